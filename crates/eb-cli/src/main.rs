@@ -1,0 +1,3 @@
+//! The `eb` command line.
+
+fn main() {}

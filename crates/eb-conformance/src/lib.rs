@@ -1,0 +1,1 @@
+//! The one suite that every event bus backend and store passes.

@@ -1,0 +1,1 @@
+//! Types, errors and traits that every event bus backend and store implements.

@@ -1,0 +1,1 @@
+//! Durable JSON-lines file log backend of the event bus.

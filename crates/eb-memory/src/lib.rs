@@ -1,0 +1,1 @@
+//! In-process reference backend of the event bus.

@@ -1,0 +1,1 @@
+//! Composition root: from a profile YAML to an open bus, stores and gate.

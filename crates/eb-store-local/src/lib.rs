@@ -1,0 +1,1 @@
+//! Embedded stores of the event bus: the admission index.

@@ -1,0 +1,1 @@
+//! Test support: fault-injecting disk, event generator, process harness.

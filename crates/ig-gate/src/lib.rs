@@ -1,0 +1,1 @@
+//! The ingestion gate: the only way for an event into the bus.

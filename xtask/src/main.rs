@@ -1,0 +1,3 @@
+//! Project tasks: smoke, test, bench.
+
+fn main() {}
