@@ -4,8 +4,8 @@ use futures_core::Stream;
 use futures_util::stream;
 
 use crate::{
-    BoxFuture, Cursor, EventBusReader, PartitionId, ReadBatch,
-    ReadLimit, ReadState, Record, Result, StartAt, Topic, TopicTail,
+    BoxFuture, Cursor, EventBusReader, PartitionId, ReadBatch, ReadLimit, ReadState, Record, Result, StartAt,
+    Topic, TopicTail,
 };
 
 /// Conveniences of every reader.
