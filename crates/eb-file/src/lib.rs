@@ -1,1 +1,21 @@
-//! Durable JSON-lines file log backend of the event bus.
+//! The file bus: a durable, append-only log of JSON lines, one file per partition.
+//!
+//! [FORMAT.md](mod@format) fixes the bytes, what the disk is assumed to do, and the outcome of every kind of damage; read it
+//! first. In short: an ACK is given after `fdatasync`; a torn tail is set aside, never deleted; damage to a record that was
+//! synced is refused, naming file, line and byte.
+//!
+//! # Where things are
+//! | module | job |
+//! |---|---|
+//! | [`mod@format`] | the bytes, without I/O: [`line`](format::line) (one record), [`sidecar`](format::sidecar) (watermark, index entries) |
+//! | [`disk`] | the one way to the file system: [`disk::Disk`]; a test puts a faulty one underneath |
+//! | `layout` | names of files, `bus.json` and `topic.json`: read, checked, created |
+//! | `scan` | lines of a log in order, in large blocks: what recovery, reader and `verify` share |
+//! | `recovery` | opening a log for writing: lock, scan, set aside, write again |
+//! | `queue`, `writer`, `publisher` | calls become groups; groups become synced lines; synced lines become ACKs |
+//! | `reader`, `verify`, `checkpoint` | cursors; offline check and repair; file checkpoints |
+//! | [`state`] | what writer and readers of one process share: how far the log is synced, and waiting for more |
+
+pub mod disk;
+pub mod format;
+pub mod state;
