@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask smoke | test | bench`.
 
 mod bench;
+mod deny;
 mod suite;
 
 use std::process::ExitCode;
@@ -24,12 +25,21 @@ enum Task {
     Test(suite::Options),
     /// Measure against raw baselines in the same run (release build)
     Bench(bench::Options),
+    /// Check licences, bans and sources of all dependencies by deny.toml
+    Deny,
+}
+
+/// The folder of the workspace, wherever the task is called from.
+fn workspace_root() -> &'static std::path::Path {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test(options) => suite::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Deny => deny::run(),
     };
     outcome.unwrap_or_else(|e| {
         eprintln!("cargo xtask: {e}");
