@@ -16,6 +16,17 @@
 //! | `reader`, `verify`, `checkpoint` | cursors; offline check and repair; file checkpoints |
 //! | [`state`] | what writer and readers of one process share: how far the log is synced, and waiting for more |
 
+mod block_on;
+mod bus;
+mod config;
 pub mod disk;
+mod error;
 pub mod format;
+mod host;
+pub mod layout;
+mod offload;
+pub mod scan;
 pub mod state;
+
+pub use bus::{FileAdmin, FileBus};
+pub use config::FileBusConfig;
