@@ -57,7 +57,7 @@ pub use ext::EventBusReaderExt;
 pub use futures_core::future::BoxFuture;
 pub use names::{BusIncarnation, ConsumerName, InvalidName, PartitionId, PartitionKey, Topic};
 pub use offset::{InvalidOffset, Offset, OffsetKind};
-pub use partition::partition_for;
+pub use partition::{key_hash, partition_for};
 pub use position::{Cut, StartAt};
 pub use record::{PublishRecord, ReadBatch, ReadLimit, ReadState, Record};
 pub use tail::TopicTail;

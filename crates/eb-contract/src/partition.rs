@@ -15,11 +15,16 @@ pub fn partition_for(key: &PartitionKey, partitions: u32) -> PartitionId {
         return PartitionId(0);
     }
     let n = u128::from(partitions);
-    let hash = u128::from_be_bytes(Md5::digest(key.as_str().as_bytes()).into());
     // ⌊2¹²⁸/N⌋ without 2¹²⁸ itself: (2¹²⁸−1)/N differs from it only where N divides 2¹²⁸.
     let width = u128::MAX / n + u128::from(u128::MAX % n == n - 1);
-    let index = (hash / width).min(n - 1);
+    let index = (key_hash(key) / width).min(n - 1);
     PartitionId(u32::try_from(index).unwrap_or(partitions - 1))
+}
+
+/// MD5 over the key's UTF-8 as a 128-bit integer: what hash ranges of partitions are compared with.
+#[must_use]
+pub fn key_hash(key: &PartitionKey) -> u128 {
+    u128::from_be_bytes(Md5::digest(key.as_str().as_bytes()).into())
 }
 
 #[cfg(test)]
