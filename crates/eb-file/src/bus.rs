@@ -9,7 +9,6 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::config::FileBusConfig;
 use crate::disk::{Disk, RealDisk};
-use crate::host;
 use crate::layout::{Layout, PartitionFiles, TopicMeta};
 use crate::offload::offload;
 use crate::state::TailState;
@@ -47,8 +46,8 @@ impl FileBus {
         config.check()?;
         let layout = Layout::new(config.root.clone());
         layout.open_root(&*disk, config.create)?;
-        let shared =
-            BusShared { disk, layout, config, boot_id: host::boot_id(), topics: RwLock::new(HashMap::new()) };
+        let boot_id = disk.boot_id();
+        let shared = BusShared { disk, layout, config, boot_id, topics: RwLock::new(HashMap::new()) };
         Ok(Self { shared: Arc::new(shared) })
     }
 

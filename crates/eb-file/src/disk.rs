@@ -76,6 +76,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when someone else holds it.
     fn try_lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+
+    /// Names the life of the page cache in front of this disk: while it is the same, whatever was written can still be
+    /// read, synced or not. Zeros where nobody can tell.
+    fn boot_id(&self) -> [u8; 16] {
+        crate::host::boot_id()
+    }
 }
 
 /// A file, read and written by position, so that it can be shared without a cursor to fight over.

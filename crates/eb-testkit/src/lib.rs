@@ -1,1 +1,13 @@
 //! Test support: fault-injecting disk, event generator, process harness.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`fault_disk`] | a disk in memory that fails on request and survives power cuts as badly as the format page allows |
+//! | [`process`] | child processes that are killed at random moments, and what they said until then |
+//! | [`Rng`], [`Budget`] | repeatable chance; how long a suite may run |
+
+pub mod fault_disk;
+pub mod process;
+mod rng;
+
+pub use rng::{Budget, Rng, is_long, seed};
