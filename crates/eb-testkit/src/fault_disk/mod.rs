@@ -24,8 +24,10 @@
 //! [`Fault::Kill`] every operation of the process fails, as if it were not there to see it; the test then goes on with
 //! what [`FaultDisk::power_on`] or [`FaultDisk::restart`] returns. Everything random is drawn from the seed.
 
+mod file;
 mod folder;
 mod image;
+mod machine;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use eb_file::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
@@ -43,46 +45,16 @@ pub use image::Survival;
 pub use plan::{Fault, OpKind, Plan, Struck};
 
 use crate::Rng;
+use file::File;
 use folder::{Folder, NameChange, NodeId};
 use image::FileImage;
-
-const ROOT: NodeId = 0;
-const TRACED: usize = 80;
+use machine::{Armed, Machine, Node, ROOT};
 
 /// One process's view of a machine with a faulty disk. Clones are the same process. See the [module](self).
 #[derive(Clone)]
 pub struct FaultDisk {
     machine: Arc<Mutex<Machine>>,
     process: u64,
-}
-
-struct Machine {
-    nodes: BTreeMap<NodeId, Node>,
-    next_node: NodeId,
-    locks: BTreeMap<NodeId, u64>,
-    processes: BTreeSet<u64>,
-    next_process: u64,
-    powered: bool,
-    boots: u64,
-    capacity: Option<u64>,
-    rng: Rng,
-    armed: Vec<Armed>,
-    struck: Vec<Struck>,
-    counts: BTreeMap<OpKind, u64>,
-    operations: u64,
-    trace: VecDeque<String>,
-}
-
-#[derive(Clone)]
-enum Node {
-    File(FileImage),
-    Folder(Folder),
-}
-
-struct Armed {
-    plan: Plan,
-    /// The number, in the plan's own count, of the operation to strike.
-    due: u64,
 }
 
 impl FaultDisk {
@@ -299,134 +271,6 @@ impl FaultDisk {
     }
 }
 
-impl Machine {
-    fn count(&self, kind: Option<OpKind>) -> u64 {
-        kind.map_or(self.operations, |kind| self.counts.get(&kind).copied().unwrap_or(0))
-    }
-
-    fn count_and_strike(
-        &mut self,
-        kind: OpKind,
-        path: &Path,
-        process: u64,
-        detail: fmt::Arguments<'_>,
-    ) -> Option<Fault> {
-        let number = self.operations;
-        let of_kind = self.counts.entry(kind).or_default();
-        let number_of_kind = *of_kind;
-        *of_kind += 1;
-        self.operations += 1;
-        let strikes = self.armed.iter().position(|armed| {
-            armed.plan.fault.applies_to(kind)
-                && match armed.plan.kind {
-                    Some(wanted) => wanted == kind && number_of_kind >= armed.due,
-                    None => number >= armed.due,
-                }
-        });
-        let fault = strikes.map(|at| self.armed.remove(at).plan.fault);
-        if let Some(fault) = fault {
-            self.struck.push(Struck { fault, kind, path: path.display().to_string(), number });
-        }
-        if self.trace.len() == TRACED {
-            self.trace.pop_front();
-        }
-        let shown = fault.map(|fault| format!("  ← {fault:?}")).unwrap_or_default();
-        self.trace.push_back(format!("{number} p{process} {kind:?} {}{detail}{shown}", path.display()));
-        fault
-    }
-
-    fn kill(&mut self, process: u64) {
-        self.processes.remove(&process);
-        self.locks.retain(|_, holder| *holder != process);
-    }
-
-    fn used(&self) -> u64 {
-        let files = self.nodes.values().filter_map(|node| match node {
-            Node::File(file) => Some(file.cache().len() as u64),
-            Node::Folder(_) => None,
-        });
-        files.sum()
-    }
-
-    fn find(&self, path: &Path) -> io::Result<NodeId> {
-        let mut node = ROOT;
-        for component in path.components() {
-            match component {
-                Component::RootDir | Component::CurDir => {}
-                Component::Normal(name) => {
-                    let name = name.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-                    node = self.folder_ref(node)?.get(name).ok_or(io::ErrorKind::NotFound)?;
-                }
-                Component::ParentDir | Component::Prefix(_) => return Err(io::ErrorKind::InvalidInput.into()),
-            }
-        }
-        Ok(node)
-    }
-
-    /// The folder that holds a path's last name, and that name.
-    fn parent(&self, path: &Path) -> io::Result<(NodeId, String)> {
-        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
-        let folder = self.find(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
-        self.folder_ref(folder)?;
-        Ok((folder, name.to_owned()))
-    }
-
-    fn folder_ref(&self, node: NodeId) -> io::Result<&Folder> {
-        match self.nodes.get(&node) {
-            Some(Node::Folder(folder)) => Ok(folder),
-            _ => Err(io::ErrorKind::NotADirectory.into()),
-        }
-    }
-
-    fn folder(&mut self, node: NodeId) -> io::Result<&mut Folder> {
-        match self.nodes.get_mut(&node) {
-            Some(Node::Folder(folder)) => Ok(folder),
-            _ => Err(io::ErrorKind::NotADirectory.into()),
-        }
-    }
-
-    fn file(&mut self, node: NodeId) -> io::Result<&mut FileImage> {
-        match self.nodes.get_mut(&node) {
-            Some(Node::File(file)) => Ok(file),
-            _ => Err(io::ErrorKind::IsADirectory.into()),
-        }
-    }
-
-    fn find_or_create_file(&mut self, path: &Path) -> io::Result<NodeId> {
-        let (folder, name) = self.parent(path)?;
-        if let Some(node) = self.folder_ref(folder)?.get(&name) {
-            self.file(node)?;
-            return Ok(node);
-        }
-        self.add(folder, name, Node::File(FileImage::default()))
-    }
-
-    fn add(&mut self, folder: NodeId, name: String, node: Node) -> io::Result<NodeId> {
-        let id = self.next_node;
-        self.next_node += 1;
-        self.nodes.insert(id, node);
-        self.folder(folder)?.change(NameChange::Add { name, node: id });
-        Ok(id)
-    }
-
-    fn files(&self, content: impl Fn(&FileImage) -> &[u8]) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut found = Vec::new();
-        let mut folders = vec![(PathBuf::from("/"), ROOT)];
-        while let Some((path, folder)) = folders.pop() {
-            let Some(Node::Folder(folder)) = self.nodes.get(&folder) else { continue };
-            for (name, node) in folder.names() {
-                match self.nodes.get(&node) {
-                    Some(Node::File(file)) => found.push((path.join(name), content(file).to_vec())),
-                    Some(Node::Folder(_)) => folders.push((path.join(name), node)),
-                    None => {}
-                }
-            }
-        }
-        found.sort();
-        found
-    }
-}
-
 impl fmt::Debug for FaultDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let machine = self.machine.lock();
@@ -539,120 +383,6 @@ impl Disk for FaultDisk {
 
     fn boot_id(&self) -> [u8; 16] {
         u128::from(self.boots()).to_be_bytes()
-    }
-}
-
-struct File {
-    disk: FaultDisk,
-    node: NodeId,
-    path: PathBuf,
-    writable: bool,
-}
-
-impl fmt::Debug for File {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-impl File {
-    fn sync(&self, kind: OpKind) -> io::Result<()> {
-        let (mut machine, fault) = self.disk.begin(kind, &self.path, format_args!(""))?;
-        let mut survival = Survival::Chance(machine.rng.fork());
-        let file = machine.file(self.node)?;
-        match fault {
-            Some(Fault::Eio) => {
-                file.fail_sync(&mut survival);
-                Err(eio())
-            }
-            Some(Fault::Enospc) => {
-                file.fail_sync(&mut survival);
-                Err(enospc())
-            }
-            // What a power cut in the middle leaves is what any power cut leaves of unsynced bytes. A killed process's
-            // sync may or may not finish; leaving all to the next one is the harsher case.
-            Some(Fault::PowerCut | Fault::Kill) => self.disk.end(&mut machine, fault),
-            _ => {
-                file.sync();
-                Ok(())
-            }
-        }
-    }
-}
-
-impl DiskFile for File {
-    fn len(&self) -> io::Result<u64> {
-        self.disk.atomic(OpKind::Len, &self.path, |machine| Ok(machine.file(self.node)?.cache().len() as u64))
-    }
-
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        let detail = format_args!(" {} at {position}", buf.len());
-        let (mut machine, fault) = self.disk.begin(OpKind::Read, &self.path, detail)?;
-        self.disk.end(&mut machine, fault)?;
-        let shorter = machine.rng.next_u64() as usize;
-        let cache = machine.file(self.node)?.cache();
-        let start = usize::try_from(position).map_or(cache.len(), |at| at.min(cache.len()));
-        let mut len = buf.len().min(cache.len() - start);
-        if fault == Some(Fault::Short) && len > 1 {
-            len = 1 + shorter % (len - 1);
-        }
-        buf[..len].copy_from_slice(&cache[start..start + len]);
-        Ok(len)
-    }
-
-    fn write_at(&self, buf: &[u8], position: u64) -> io::Result<usize> {
-        let detail = format_args!(" {} at {position}", buf.len());
-        let (mut machine, fault) = self.disk.begin(OpKind::Write, &self.path, detail)?;
-        if !self.writable {
-            return Err(io::Error::from_raw_os_error(9)); // EBADF
-        }
-        let position = usize::try_from(position).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let prefix = machine.rng.index(buf.len() + 1);
-        let short = if buf.len() > 1 { 1 + prefix % (buf.len() - 1) } else { buf.len() };
-        let room = machine.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(machine.used()));
-        let file = machine.file(self.node)?;
-        // A full disk still takes what overwrites.
-        let over = (file.growth(buf.len(), position) as u64).saturating_sub(room) as usize;
-        let fits = buf.len().saturating_sub(over);
-        match fault {
-            Some(Fault::Eio | Fault::Enospc | Fault::PowerCut | Fault::Kill) => {
-                file.write(&buf[..prefix.min(fits)], position);
-                self.disk.end(&mut machine, fault)?;
-                Err(if fault == Some(Fault::Eio) { eio() } else { enospc() })
-            }
-            Some(Fault::Short | Fault::ShortThenFull) => {
-                file.write(&buf[..short.min(fits)], position);
-                if fault == Some(Fault::ShortThenFull) {
-                    let plan = Plan::of(OpKind::Write, 0, Fault::Enospc);
-                    let due = machine.count(plan.kind);
-                    machine.armed.push(Armed { plan, due });
-                }
-                Ok(short.min(fits))
-            }
-            _ if fits == 0 && !buf.is_empty() => Err(enospc()),
-            _ => {
-                file.write(&buf[..fits], position);
-                Ok(fits)
-            }
-        }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.atomic(OpKind::SetLen, &self.path, |machine| {
-            if !self.writable {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            machine.file(self.node)?.set_len(usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?);
-            Ok(())
-        })
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync(OpKind::SyncData)
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync(OpKind::SyncAll)
     }
 }
 
