@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use eb_contract::{BoxFuture, BusIncarnation, Error, ErrorKind, EventBusAdmin, PartitionId, Result, Topic};
+use eb_contract::{
+    BoxFuture, BusIncarnation, Capabilities, Error, ErrorKind, EventBusAdmin, OffsetKind, PartitionId,
+    Result, Topic,
+};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::FileBusConfig;
 use crate::disk::{Disk, RealDisk};
 use crate::layout::{Layout, PartitionFiles, TopicMeta};
 use crate::offload::offload;
+use crate::publisher::{FilePublisher, Session};
 use crate::state::TailState;
 
 /// A file bus in one folder. Cloning shares it: open it once per process and folder, and take handles from it.
@@ -47,8 +51,29 @@ impl FileBus {
         let layout = Layout::new(config.root.clone());
         layout.open_root(&*disk, config.create)?;
         let boot_id = disk.boot_id();
-        let shared = BusShared { disk, layout, config, boot_id, topics: RwLock::new(HashMap::new()) };
+        let shared = BusShared {
+            disk,
+            layout,
+            capabilities: capabilities(&config),
+            config,
+            boot_id,
+            topics: RwLock::new(HashMap::new()),
+            session: Mutex::new(Weak::new()),
+        };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The publisher of this bus: the same one for everyone who asks, until it is closed; then a new one, which recovers the logs
+    /// again when it first needs them.
+    #[must_use]
+    pub fn publisher(&self) -> FilePublisher {
+        let mut session = self.shared.session.lock();
+        if let Some(open) = session.upgrade().filter(|s| !s.is_closed()) {
+            return FilePublisher::new(open);
+        }
+        let new = Session::new(self.shared.clone(), self.shared.capabilities.clone());
+        *session = Arc::downgrade(&new);
+        FilePublisher::new(new)
     }
 
     /// The handle that makes topics.
@@ -66,12 +91,29 @@ impl FileBus {
     }
 }
 
+fn capabilities(config: &FileBusConfig) -> Capabilities {
+    let mut capabilities = Capabilities::new("file", OffsetKind::FileLine);
+    capabilities.max_envelope_bytes = config.max_envelope_bytes;
+    capabilities.max_batch_records = config.max_batch_records;
+    // Only when the device fails a sync, but then nobody can tell.
+    capabilities.unknown_outcomes = true;
+    if cfg!(windows) {
+        capabilities
+            .notes
+            .push("On Windows a folder cannot be synced: new files are durable as best effort.".to_owned());
+    }
+    capabilities
+}
+
 /// What all handles share.
 pub(crate) struct BusShared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) layout: Layout,
     pub(crate) config: FileBusConfig,
+    pub(crate) capabilities: Capabilities,
     pub(crate) boot_id: [u8; 16],
+    /// The publisher that was handed out last.
+    session: Mutex<Weak<Session>>,
     /// Topics that were used. One that another process makes later is found when it is asked for.
     topics: RwLock<HashMap<Topic, Arc<TopicState>>>,
 }

@@ -16,6 +16,7 @@
 //! | `reader`, `verify`, `checkpoint` | cursors; offline check and repair; file checkpoints |
 //! | [`state`] | what writer and readers of one process share: how far the log is synced, and waiting for more |
 
+pub mod assess;
 mod block_on;
 mod bus;
 mod config;
@@ -23,10 +24,18 @@ pub mod disk;
 mod error;
 pub mod format;
 mod host;
+mod index;
 pub mod layout;
+mod lock;
 mod offload;
+mod publisher;
+mod queue;
+mod recovery;
 pub mod scan;
 pub mod state;
+mod writer;
 
 pub use bus::{FileAdmin, FileBus};
 pub use config::FileBusConfig;
+pub use publisher::FilePublisher;
+pub use recovery::{RecoveryReport, TornTail};

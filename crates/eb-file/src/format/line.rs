@@ -145,6 +145,11 @@ pub enum LineDamage {
     },
     /// The checksum matches, but this field is missing or not spelled as the format says.
     Field(&'static str),
+    /// The lines are whole, but so many of them should end at another byte, says the watermark.
+    Watermark {
+        /// Where the line that belongs here starts according to the watermark.
+        expected_byte: u64,
+    },
     /// A valid line in another line's place.
     Offset {
         /// The offset that belongs here.
@@ -165,6 +170,9 @@ impl fmt::Display for LineDamage {
                 write!(f, "checksum is {computed:08x}, the line says {stored:08x}")
             }
             Self::Field(name) => write!(f, "field \"{name}\" is missing or misspelled"),
+            Self::Watermark { expected_byte } => {
+                write!(f, "belongs at byte {expected_byte}, says the sidecar")
+            }
             Self::Offset { expected, found } => write!(f, "holds offset {found} where {expected} belongs"),
         }
     }

@@ -1,0 +1,230 @@
+//! How fast durable publishes are, against the plainest loop that gives the same promise.
+//!
+//! Each case runs in turn with its raw baseline (write the very same lines, `fdatasync`, so many records a sync) for several rounds; the table
+//! gives medians and ratios, since absolute figures drift with the device.
+//!
+//! `cargo run --release -p eb-file --example publish_rate -- [seconds per case] [rounds] [folder]`
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use eb_contract::{EnvelopeRef, EventBusPublisher, PartitionKey, PublishRecord, Timestamp, Topic};
+use eb_file::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk};
+use eb_file::format::line::{LineParts, encode_line};
+use eb_file::{FileBus, FileBusConfig};
+
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    publishers: usize,
+    batch: usize,
+    raw_group: usize,
+}
+
+const CASES: [Case; 7] = [
+    Case { name: "1 publisher", publishers: 1, batch: 1, raw_group: 1 },
+    Case { name: "2 at once", publishers: 2, batch: 1, raw_group: 2 },
+    Case { name: "8 at once", publishers: 8, batch: 1, raw_group: 8 },
+    Case { name: "64 at once", publishers: 64, batch: 1, raw_group: 64 },
+    Case { name: "128 at once", publishers: 128, batch: 1, raw_group: 64 },
+    Case { name: "batch of 500", publishers: 1, batch: 500, raw_group: 500 },
+    Case { name: "4 x batch 500", publishers: 4, batch: 500, raw_group: 500 },
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let seconds: f64 = args.first().and_then(|a| a.parse().ok()).unwrap_or(1.0);
+    let rounds: usize = args.get(1).and_then(|a| a.parse().ok()).unwrap_or(5);
+    let folder = args.get(2).cloned().unwrap_or_else(|| ".".to_owned());
+    let only = args.get(3).cloned().unwrap_or_default();
+    let time = Duration::from_secs_f64(seconds);
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime can be started");
+
+    println!(
+        "{:<15} {:>6} {:>12} {:>12} {:>6} {:>11} {:>8} {:>8}",
+        "case", "bytes", "raw/s", "bus/s", "ratio", "recs/flush", "p50 µs", "p99 µs"
+    );
+    for size in [256, 1024] {
+        for case in CASES.iter().filter(|c| c.name.contains(&only)) {
+            let mut raws = Vec::new();
+            let mut buses = Vec::new();
+            let mut ratios = Vec::new();
+            let mut flushes = Vec::new();
+            let mut latencies = Vec::new();
+            for _ in 0..rounds {
+                let dir = tempfile::tempdir_in(&folder).expect("the folder can be written");
+                let raw = raw_loop(dir.path(), size, case.raw_group, time);
+                let (bus, per_flush) =
+                    runtime.block_on(bus_loop(dir.path(), size, case, time, &mut latencies));
+                raws.push(raw);
+                buses.push(bus);
+                ratios.push(bus / raw);
+                flushes.push(per_flush);
+            }
+            latencies.sort_unstable();
+            let at = |p: usize| latencies[(latencies.len() - 1) * p / 100] as f64 / 1000.0;
+            println!(
+                "{:<15} {:>6} {:>12.0} {:>12.0} {:>6.2} {:>11.1} {:>8.0} {:>8.0}",
+                case.name,
+                size,
+                median(&mut raws),
+                median(&mut buses),
+                median(&mut ratios),
+                median(&mut flushes),
+                at(50),
+                at(99)
+            );
+        }
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// An envelope with which a line has about `size` bytes.
+fn envelope(size: usize) -> EnvelopeRef {
+    let pad = size.saturating_sub(170);
+    EnvelopeRef::new(format!("{{\"p\":\"{}\"}}", "x".repeat(pad))).expect("it is one object")
+}
+
+fn raw_loop(dir: &Path, size: usize, group: usize, time: Duration) -> f64 {
+    let mut lines = Vec::new();
+    let envelope = envelope(size);
+    for offset in 0..group as u64 {
+        let parts = LineParts {
+            offset: 1_000_000 + offset,
+            durable: 1_000_000,
+            published_at: &Timestamp::now().to_text(),
+            key: "merchant-1",
+            envelope: envelope.as_bytes(),
+        };
+        encode_line(&mut lines, &parts);
+    }
+    let mut file = std::fs::File::create(dir.join("raw")).expect("the folder can be written");
+    let start = Instant::now();
+    let mut records = 0;
+    while start.elapsed() < time {
+        file.write_all(&lines).expect("the device has space");
+        file.sync_data().expect("the device syncs");
+        records += group;
+    }
+    let rate = records as f64 / start.elapsed().as_secs_f64();
+    drop(file);
+    std::fs::remove_file(dir.join("raw")).expect("it is ours");
+    rate
+}
+
+async fn bus_loop(
+    dir: &Path,
+    size: usize,
+    case: &Case,
+    time: Duration,
+    latencies: &mut Vec<u64>,
+) -> (f64, f64) {
+    let disk = Arc::new(CountingDisk::default());
+    let bus = FileBus::open_on(FileBusConfig::new(dir.join("bus")), disk.clone()).expect("a fresh bus opens");
+    let topic = Topic::new("t").expect("a good name");
+    bus.create_topic(&topic, 1).expect("a fresh topic");
+    let publisher = bus.publisher();
+    let key = PartitionKey::new("merchant-1").expect("a good key");
+    let record = PublishRecord::new(key, envelope(size));
+    publisher.publish(&topic, record.clone()).await.expect("the first publish opens the log");
+    let flushes_before = disk.flushes.load(Ordering::Relaxed);
+
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..case.publishers)
+        .map(|_| {
+            let (publisher, topic, record, batch) =
+                (publisher.clone(), topic.clone(), record.clone(), case.batch);
+            tokio::spawn(async move {
+                let mut taken = Vec::new();
+                while start.elapsed() < time {
+                    let began = Instant::now();
+                    if batch == 1 {
+                        publisher.publish(&topic, record.clone()).await.expect("a publish succeeds");
+                    } else {
+                        let answers = publisher.publish_batch(&topic, vec![record.clone(); batch]).await;
+                        assert!(answers.iter().all(Result::is_ok));
+                    }
+                    taken.push(began.elapsed().as_nanos() as u64);
+                }
+                taken
+            })
+        })
+        .collect();
+    let mut records = 0;
+    for task in tasks {
+        let taken = task.await.expect("a publisher does not panic");
+        records += taken.len() * case.batch;
+        latencies.extend(taken);
+    }
+    let rate = records as f64 / start.elapsed().as_secs_f64();
+    let flushes = disk.flushes.load(Ordering::Relaxed) - flushes_before;
+    publisher.close().await.expect("it closes");
+    (rate, records as f64 / flushes as f64)
+}
+
+/// The real disk, counting data syncs.
+#[derive(Debug, Default)]
+struct CountingDisk {
+    flushes: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct CountingFile {
+    file: Arc<dyn DiskFile>,
+    flushes: Arc<AtomicU64>,
+}
+
+impl Disk for CountingDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> std::io::Result<Arc<dyn DiskFile>> {
+        let file = RealDisk.open(path, mode)?;
+        Ok(Arc::new(CountingFile { file, flushes: self.flushes.clone() }))
+    }
+    fn create_dir(&self, path: &Path) -> std::io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> std::io::Result<Vec<DirEntry>> {
+        RealDisk.list(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    fn try_lock(&self, path: &Path) -> std::io::Result<Box<dyn DiskLock>> {
+        RealDisk.try_lock(path)
+    }
+}
+
+impl DiskFile for CountingFile {
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, buf: &mut [u8], position: u64) -> std::io::Result<usize> {
+        self.file.read_at(buf, position)
+    }
+    fn write_at(&self, buf: &[u8], position: u64) -> std::io::Result<usize> {
+        self.file.write_at(buf, position)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.file.sync_data()
+    }
+    fn sync_all(&self) -> std::io::Result<()> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.file.sync_all()
+    }
+}

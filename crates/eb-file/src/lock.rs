@@ -1,0 +1,125 @@
+//! One writer per partition: an advisory lock that lives as long as the open log, and dies with the process.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use eb_contract::{Error, ErrorKind, Result};
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::{Disk, DiskLock, OpenMode, read_small, write_full};
+use crate::error::io_error;
+use crate::host::Holder;
+use crate::layout::PartitionFiles;
+
+const HOLDER_LIMIT: usize = 1024;
+
+/// The lock, held.
+#[derive(Debug)]
+pub(crate) struct WriterLock {
+    _lock: Box<dyn DiskLock>,
+}
+
+/// Takes the writer's lock of a partition. Blocks only for a writer of this same process and disk that is on its way out.
+pub(crate) fn lock_writer(
+    op: &'static str,
+    disk: &dyn Disk,
+    files: &PartitionFiles,
+    me: WriterId,
+) -> Result<WriterLock> {
+    let path = &files.lock;
+    let lock = loop {
+        match disk.try_lock(path) {
+            Ok(lock) => break lock,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if !leaving().wait_for_others(path, me) {
+                    return Err(held(op, disk, path));
+                }
+            }
+            Err(e) => return Err(io_error(op, path, "cannot lock the partition", e)),
+        }
+    };
+    // Only for the message that the next one gets; without it, the message is poorer.
+    if let Err(error) = describe(disk, path) {
+        tracing::warn!(file = %path.display(), %error, "cannot note in the lock file who holds it");
+    }
+    Ok(WriterLock { _lock: lock })
+}
+
+fn describe(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut text = serde_json::to_vec(&Holder::this_process())?;
+    text.push(b'\n');
+    let file = disk.open(path, OpenMode::Write)?;
+    file.set_len(0)?;
+    write_full(&*file, &text, 0)
+}
+
+fn held(op: &'static str, disk: &dyn Disk, path: &Path) -> Error {
+    let holder = read_small(disk, path, HOLDER_LIMIT)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok())
+        .map_or_else(|| "another writer".to_owned(), |holder| holder.to_string());
+    let what = format!("{holder} is writing this partition");
+    Error::new(ErrorKind::Locked { holder }, op, what)
+        .at(path.display())
+        .advise("publish through that process, or stop it")
+}
+
+/// Tells writers of one process apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WriterId(u64);
+
+impl WriterId {
+    pub(crate) fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Locks whose holders in this process have been told to close and only finish their work: who opens the same partition
+/// again waits for them instead of being refused.
+#[derive(Default)]
+struct Leaving {
+    holders: Mutex<Vec<(PathBuf, WriterId)>>,
+    gone: Condvar,
+}
+
+fn leaving() -> &'static Leaving {
+    static LEAVING: OnceLock<Leaving> = OnceLock::new();
+    LEAVING.get_or_init(Leaving::default)
+}
+
+impl Leaving {
+    /// Waits while a writer other than `me` is leaving `path`; whether one was.
+    fn wait_for_others(&self, path: &Path, me: WriterId) -> bool {
+        let mut holders = self.holders.lock();
+        let other = |holders: &Vec<(PathBuf, WriterId)>| holders.iter().any(|(p, id)| p == path && *id != me);
+        let was_there = other(&holders);
+        while other(&holders) {
+            self.gone.wait(&mut holders);
+        }
+        was_there
+    }
+}
+
+/// Announces that a writer will give up the lock on a path soon, until dropped; drop it after the lock.
+#[derive(Debug)]
+pub(crate) struct LeavingSoon {
+    id: WriterId,
+}
+
+impl LeavingSoon {
+    pub(crate) fn announce(path: &Path, id: WriterId) -> Self {
+        leaving().holders.lock().push((path.to_owned(), id));
+        Self { id }
+    }
+}
+
+impl Drop for LeavingSoon {
+    fn drop(&mut self) {
+        let leaving = leaving();
+        leaving.holders.lock().retain(|(_, id)| *id != self.id);
+        leaving.gone.notify_all();
+    }
+}

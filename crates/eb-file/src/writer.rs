@@ -1,0 +1,435 @@
+//! The writer of one partition: takes groups from the queue, makes them durable, answers them (FORMAT.md, section 5).
+//!
+//! One thread per partition that is published to, started by the first publish. It alone touches the log. While it syncs a group, the next one
+//! forms; a group that is smaller than the calls just answered suggest is given a moment to grow, since one sync costs as much
+//! as hundreds of records.
+//!
+//! # States
+//! *cold* (nothing open; records wait) → *running* → *closed*. A failed sync, or a failed write that could not be undone, leads to *failed*, as does
+//! a log that recovery refuses: every call then gets that error, until the publisher is closed and a new one opens the log again.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Instant;
+
+use eb_contract::{Effect, Error, ErrorKind, PublishRecord, Result, Retry, Timestamp};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::bus::{BusShared, PartitionState};
+use crate::disk::write_full;
+use crate::error::io_error;
+use crate::layout::TopicMeta;
+use crate::lock::{LeavingSoon, WriterId};
+use crate::queue::{Acked, Completion, Group, Queue, Run, Taken, answer_all};
+use crate::recovery::{OpenLog, RecoveryReport, open_log};
+use crate::state::TailState;
+
+const OP: &str = "publish";
+
+/// A partition as this process writes it.
+pub(crate) struct PartitionWriter {
+    id: WriterId,
+    shared: Arc<BusShared>,
+    meta: TopicMeta,
+    partition: Arc<PartitionState>,
+    state: Mutex<State>,
+    /// Rings for the thread.
+    work: Condvar,
+    /// The open log. Held while it is opened, written, synced, closed; never while `state` is.
+    log: Mutex<Option<Open>>,
+    closed: Completion<Result<()>>,
+}
+
+struct Open {
+    log: OpenLog,
+    tail: Arc<TailState>,
+    report: RecoveryReport,
+    appended: bool,
+}
+
+struct State {
+    queue: Queue,
+    phase: Phase,
+    /// Whether there is a thread to take what is queued.
+    thread: bool,
+    /// The thread sleeps until the front group has this many calls.
+    sleeping_for: Option<usize>,
+    closing: Option<LeavingSoon>,
+}
+
+#[derive(Clone)]
+enum Phase {
+    Cold,
+    Running,
+    Failed(Error),
+    Closed,
+}
+
+impl fmt::Debug for PartitionWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PartitionWriter({})", self.partition)
+    }
+}
+
+impl PartitionWriter {
+    pub(crate) fn new(shared: Arc<BusShared>, meta: TopicMeta, partition: Arc<PartitionState>) -> Arc<Self> {
+        let queue = Queue::new(shared.config.max_group_bytes, shared.config.max_waiting_bytes);
+        let state = State { queue, phase: Phase::Cold, thread: false, sleeping_for: None, closing: None };
+        Arc::new(Self {
+            id: WriterId::fresh(),
+            shared,
+            meta,
+            partition,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            log: Mutex::new(None),
+            closed: Completion::default(),
+        })
+    }
+
+    pub(crate) fn partition(&self) -> &Arc<PartitionState> {
+        &self.partition
+    }
+
+    /// Queues one record. Its place in the log is fixed when this returns.
+    pub(crate) fn enqueue_one(self: &Arc<Self>, record: PublishRecord) -> Result<Run> {
+        let now = Timestamp::now();
+        let mut state = self.state.lock();
+        self.prepare(&mut state, std::slice::from_ref(&record))?;
+        let run = state.queue.push_one(record, now);
+        self.ring(state);
+        Ok(run)
+    }
+
+    /// Queues the records of one call, in order, all or none. Their places in the log are fixed when this returns.
+    pub(crate) fn enqueue_all(self: &Arc<Self>, records: Vec<PublishRecord>) -> Result<Vec<Run>> {
+        let now = Timestamp::now();
+        let mut state = self.state.lock();
+        self.prepare(&mut state, &records)?;
+        let runs = state.queue.push_all(records, now);
+        self.ring(state);
+        Ok(runs)
+    }
+
+    /// Checks that these records may be queued and that there is a thread to take them.
+    fn prepare(self: &Arc<Self>, state: &mut State, records: &[PublishRecord]) -> Result<()> {
+        state.accepts()?;
+        state.queue.admits(records).map_err(|waiting| {
+            let what = format!("{waiting} bytes of records wait for the disk already");
+            Error::new(ErrorKind::Throttled { after: None }, OP, what)
+                .at(&self.partition)
+                .advise("wait for earlier publishes before making new ones")
+        })?;
+        if !state.thread {
+            let writer = self.clone();
+            thread::Builder::new().name(self.thread_name()).spawn(move || writer.run()).map_err(|e| {
+                Error::new(ErrorKind::Unavailable, OP, "cannot start the writer's thread")
+                    .at(&self.partition)
+                    .with_source(e)
+            })?;
+            state.thread = true;
+        }
+        Ok(())
+    }
+
+    fn thread_name(&self) -> String {
+        format!("eb-file {}", self.partition)
+    }
+
+    /// Wakes the thread if what is queued is what it sleeps for.
+    fn ring(&self, mut state: MutexGuard<'_, State>) {
+        let queue = &state.queue;
+        if state.sleeping_for.is_some_and(|calls| queue.front_calls() >= calls || queue.front_is_full()) {
+            state.sleeping_for = None;
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    /// Locks and recovers the log if that has not been done. Blocking.
+    pub(crate) fn ensure_open(&self) -> Result<RecoveryReport> {
+        let mut log = self.log.lock();
+        self.state.lock().accepts_or_closing()?;
+        if let Some(open) = &*log {
+            return Ok(open.report.clone());
+        }
+        let disk = &*self.shared.disk;
+        let opened = open_log(
+            disk,
+            &self.partition.files,
+            &self.meta,
+            self.partition.id,
+            self.shared.boot_id,
+            self.id,
+        );
+        let mut state = self.state.lock();
+        match opened {
+            Ok((opened, report)) => {
+                if report.torn.is_some() || report.rebuilt.is_some() {
+                    tracing::warn!("recovered {report}");
+                } else {
+                    tracing::debug!("opened {report}");
+                }
+                state.queue.go_on_from(opened.end, opened.spacing);
+                state.phase = Phase::Running;
+                let tail = Arc::new(TailState::new(opened.end));
+                self.partition.set_tail(Some(tail.clone()));
+                *log = Some(Open { log: opened, tail, report: report.clone(), appended: false });
+                Ok(report)
+            }
+            Err(error) => {
+                // What a restored log or an upgrade cures needs a new open anyway; anything else may pass by itself.
+                let lasting = matches!(
+                    error.kind(),
+                    ErrorKind::Corrupt { .. } | ErrorKind::FactsMissing | ErrorKind::WrongVersion
+                );
+                if lasting {
+                    state.phase = Phase::Failed(error.clone());
+                }
+                let waiting = state.queue.drain();
+                drop(state);
+                answer_all(waiting, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn run(self: Arc<Self>) {
+        let _guard = PanicGuard(&self);
+        while self.ensure_open().is_err() {
+            let mut state = self.state.lock();
+            if state.queue.is_empty() {
+                // Decided under the lock: whoever queues or closes later sees that there is no thread.
+                if state.closing.is_none() {
+                    state.thread = false;
+                    return;
+                }
+                break;
+            }
+        }
+        let mut expected = 1;
+        while self.wait_for_work(expected) {
+            expected = self.commit();
+        }
+        self.finish();
+    }
+
+    /// Waits until there is a group worth writing; false when there will be none any more.
+    fn wait_for_work(&self, expected: usize) -> bool {
+        let mut state = self.state.lock();
+        while state.queue.is_empty() {
+            if state.closing.is_some() || matches!(state.phase, Phase::Failed(_)) {
+                // A failed writer takes no more calls, so its thread can go; close finds the log by itself.
+                return false;
+            }
+            state.sleeping_for = Some(1);
+            self.work.wait(&mut state);
+            state.sleeping_for = None;
+        }
+        let wait = self.shared.config.group_wait;
+        if wait.is_zero() {
+            return true;
+        }
+        let until = Instant::now() + wait;
+        while state.queue.front_calls() < expected && !state.queue.front_is_full() && state.closing.is_none()
+        {
+            state.sleeping_for = Some(expected);
+            let timed_out = self.work.wait_until(&mut state, until).timed_out();
+            state.sleeping_for = None;
+            if timed_out {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Writes, syncs and answers the group at the front. Gives the number of calls to expect in the next one.
+    fn commit(&self) -> usize {
+        let mut log = self.log.lock();
+        let Some(open) = &mut *log else { return 1 };
+        let taken = self.state.lock().queue.take(Timestamp::now());
+        let Some(Taken { mut group, end, spacing }) = taken else { return 1 };
+        if !open.appended {
+            open.appended = true;
+            open.log.sidecar.begin();
+        }
+        if let Err(error) = write_full(&*open.log.file, &group.lines, open.log.end.bytes) {
+            self.undo(open, group, error);
+            return 1;
+        }
+        if let Err(error) = open.log.file.sync_data() {
+            self.poison(open, group, "the sync failed", error);
+            return 1;
+        }
+        open.log.end = end;
+        open.log.spacing = spacing;
+        // Before the ACK, so that whoever hears of it finds the record, also from another process.
+        open.tail.advance(end);
+        open.log.sidecar.raise(end, &mut group.entries);
+        let (base, times) = (group.base, std::mem::take(&mut group.times));
+        group.answer(Ok(Acked { base, times }));
+        open.log.sidecar.sync_sometimes();
+        let mut state = self.state.lock();
+        state.queue.reuse(std::mem::take(&mut group.lines));
+        group.calls + state.queue.front_calls()
+    }
+
+    /// After a failed write: cuts the log back to its last good record and syncs that, so that nothing of the group can come back.
+    fn undo(&self, open: &mut Open, mut group: Group, error: io::Error) {
+        let end = open.log.end;
+        if let Err(second) = open.log.file.set_len(end.bytes).and_then(|()| open.log.file.sync_all()) {
+            tracing::error!(partition = %self.partition, error = %second, "cannot cut the log back after a failed write");
+            return self.poison(open, group, "a write failed and could not be undone", error);
+        }
+        let failed =
+            io_error(OP, &open.log.path, "cannot write the records; the log is as it was before", error)
+                .with_retry(Retry::Later);
+        let waiting = {
+            let mut state = self.state.lock();
+            let waiting = state.queue.drain();
+            state.queue.go_on_from(end, open.log.spacing);
+            waiting
+        };
+        tracing::warn!(partition = %self.partition, error = %failed, "a group of records was not written");
+        group.answer(Err(failed));
+        answer_all(waiting, &self.not_attempted());
+    }
+
+    /// After this nobody knows what is on disk: no publish succeeds until the log is opened anew.
+    fn poison(&self, open: &Open, mut group: Group, what: &str, error: io::Error) {
+        let reopen = "close this publisher and open a new one, which recovers the log";
+        let poisoned = Error::new(ErrorKind::Poisoned, OP, what)
+            .at(open.log.path.display())
+            .with_source(error)
+            .advise(reopen);
+        tracing::error!(partition = %self.partition, error = %poisoned, "the partition is poisoned");
+        let waiting = {
+            let mut state = self.state.lock();
+            state.phase = Phase::Failed(poisoned.clone());
+            state.queue.drain()
+        };
+        group.answer(Err(poisoned.with_effect(Effect::Unknown)));
+        answer_all(waiting, &self.not_attempted());
+    }
+
+    fn not_attempted(&self) -> Error {
+        Error::new(ErrorKind::NotAttempted, OP, "an earlier group of records could not be made durable")
+            .at(&self.partition)
+            .advise("publish it again once the earlier ones are settled")
+    }
+
+    /// Refuses calls from now on; what was called before is still done, and then the log closed. Does not block.
+    pub(crate) fn begin_close(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.closing.is_some() || matches!(state.phase, Phase::Closed) {
+            return;
+        }
+        state.closing = Some(LeavingSoon::announce(&self.partition.files.lock, self.id));
+        if state.thread {
+            drop(state);
+            self.work.notify_one();
+            return;
+        }
+        if matches!(state.phase, Phase::Cold) {
+            // Nothing was ever opened; a probe that opens it right now gives it up again when it sees this.
+            state.phase = Phase::Closed;
+        }
+        state.thread = true;
+        drop(state);
+        let writer = self.clone();
+        let spawned = thread::Builder::new().name(self.thread_name()).spawn(move || writer.finish());
+        if spawned.is_err() {
+            // Nothing is in flight without a thread; what is left takes two syncs at most.
+            self.finish();
+        }
+    }
+
+    /// Closes the log: sidecar marked clean and synced, readers told, lock given up. Without a close, a failed writer only leaves its thread.
+    fn finish(&self) {
+        {
+            let mut state = self.state.lock();
+            if state.closing.is_none() {
+                state.thread = false;
+                return;
+            }
+        }
+        let mut log = self.log.lock();
+        let failed = matches!(self.state.lock().phase, Phase::Failed(_));
+        let mut outcome = Ok(());
+        if let Some(mut open) = log.take() {
+            self.partition.set_tail(None);
+            if !failed && (open.appended || !open.report.clean) {
+                outcome = open.log.sidecar.close().map_err(|e| {
+                    io_error(
+                        "close",
+                        open.log.sidecar.path(),
+                        "every record is durable, but the sidecar is not",
+                        e,
+                    )
+                });
+            }
+            open.tail.end();
+        }
+        let leaving = {
+            let mut state = self.state.lock();
+            state.phase = Phase::Closed;
+            state.thread = false;
+            state.closing.take()
+        };
+        drop(log);
+        drop(leaving);
+        self.closed.complete(outcome);
+    }
+
+    /// Waits for the end of what [`PartitionWriter::begin_close`] began.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>, slot: &mut Option<usize>) -> Poll<Result<()>> {
+        self.closed.poll(cx, slot).map(Clone::clone)
+    }
+}
+
+impl State {
+    fn accepts(&self) -> Result<()> {
+        if self.closing.is_some() {
+            return Err(closed(OP));
+        }
+        self.accepts_or_closing()
+    }
+
+    fn accepts_or_closing(&self) -> Result<()> {
+        match &self.phase {
+            Phase::Cold | Phase::Running => Ok(()),
+            Phase::Failed(error) => Err(error.clone()),
+            Phase::Closed => Err(closed(OP)),
+        }
+    }
+}
+
+/// The error of a call after `close`.
+pub(crate) fn closed(op: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, op, "this publisher was closed").advise("take a new one from the bus")
+}
+
+/// A writer that panics must not leave its callers waiting: those in the group at hand are answered by the group itself.
+struct PanicGuard<'a>(&'a PartitionWriter);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let error = Error::new(ErrorKind::Poisoned, OP, "the writer's thread panicked")
+            .at(&self.0.partition)
+            .advise("report this as a bug; close this publisher and open a new one");
+        let waiting = {
+            let mut state = self.0.state.lock();
+            state.phase = Phase::Failed(error.clone());
+            state.thread = false;
+            state.queue.drain()
+        };
+        answer_all(waiting, &error);
+        self.0.finish();
+    }
+}
