@@ -1,6 +1,6 @@
 //! The single pass over a text.
 
-use super::document::{Document, Kind, Node};
+use super::document::{Document, Kind, Node, head};
 use super::string;
 
 /// A key that stands twice in one object.
@@ -40,11 +40,17 @@ struct Open {
     spaces: usize,
 }
 
-/// A key as it stands in the text: start, end, and whether it has a backslash.
-type Key = (u32, u32, bool);
+/// A key as it stands in the text, without its quotes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    start: u32,
+    end: u32,
+    escaped: bool,
+    head: u64,
+}
 
-/// The place of array elements and of the root.
-const NO_KEY: Key = (0, 0, false);
+/// That of array elements and of the root.
+const NO_KEY: Key = Key { start: 0, end: 0, escaped: false, head: 0 };
 
 struct Scanner<'a> {
     text: &'a str,
@@ -53,7 +59,7 @@ struct Scanner<'a> {
     spaces: usize,
     max_depth: usize,
     open: Vec<Open>,
-    /// The children read so far of all open containers, outermost first.
+    /// The children read so far of all open containers, outermost first; in the end the root.
     pending: Vec<Node>,
     /// The children of all closed containers.
     nodes: Vec<Node>,
@@ -62,11 +68,12 @@ struct Scanner<'a> {
 }
 
 /// What the scanner has just done.
+#[derive(Clone, Copy)]
 enum Step {
     /// Opened a container; its first child or its end must follow.
     Opened,
-    /// Completed a value.
-    Value(Node),
+    /// Completed a value, the last of the pending ones.
+    Completed,
 }
 
 /// Reads one JSON text of less than 4 GiB, nested at most `max_depth` deep (the root counts as 1), and finds its
@@ -92,33 +99,42 @@ pub(crate) fn scan(text: &str, max_depth: usize) -> Result<(Document<'_>, Vec<Du
     }
 }
 
+impl Node {
+    fn new(key: Key, start: u32, end: u32, kind: Kind, verbatim: bool) -> Self {
+        Self {
+            key: (key.start, key.end),
+            key_head: key.head,
+            value: (start, end),
+            children: (0, 0),
+            kind,
+            key_escaped: key.escaped,
+            verbatim,
+        }
+    }
+}
+
 impl<'a> Scanner<'a> {
     fn run(&mut self) -> Result<(Node, bool), Fault> {
         self.skip_space();
         let before = self.spaces;
         let mut step = self.value(NO_KEY)?;
         loop {
-            step = match step {
-                Step::Opened => self.first_child()?,
-                Step::Value(node) => match self.open.last() {
-                    Some(open) => {
-                        let kind = open.node.kind;
-                        self.push(node, kind);
-                        self.next_child(kind)?
-                    }
-                    None => {
-                        let spaced = self.spaces != before;
-                        self.skip_space();
-                        if self.at < self.text.len() {
-                            return Err(self.malformed("something follows the end of the value"));
-                        }
-                        return Ok((node, spaced));
-                    }
-                },
+            step = match (step, self.open.last().map(|open| open.node.kind)) {
+                (Step::Opened, _) => self.first_child()?,
+                (Step::Completed, Some(kind)) => self.next_child(kind)?,
+                (Step::Completed, None) => break,
             };
         }
+        let spaced = self.spaces != before;
+        self.skip_space();
+        if self.at < self.text.len() {
+            return Err(self.malformed("something follows the end of the value"));
+        }
+        let root = self.pending.pop().expect("a completed value is pending");
+        Ok((root, spaced))
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -167,7 +183,9 @@ impl<'a> Scanner<'a> {
             return Err(self.malformed("expected a key in double quotes here"));
         }
         let (start, end, escaped) = self.string()?;
-        let key = (start + 1, end - 1, escaped);
+        let (start, end) = (start + 1, end - 1);
+        let raw = &self.text.as_bytes()[start as usize..end as usize];
+        let key = Key { start, end, escaped, head: head(raw, escaped) };
         self.last_key = key;
         self.skip_space();
         if self.peek() != Some(b':') {
@@ -196,19 +214,13 @@ impl<'a> Scanner<'a> {
             }
             _ => return Err(self.malformed("expected a value here")),
         };
-        Ok(Step::Value(Node {
-            key: (key.0, key.1),
-            value: (start, end),
-            children: (0, 0),
-            kind,
-            key_escaped: key.2,
-            verbatim,
-        }))
+        self.push(Node::new(key, start, end, kind, verbatim));
+        Ok(Step::Completed)
     }
 
     /// Reads the string at the cursor; its places include the quotes.
     #[inline]
-    fn string(&mut self) -> Result<Key, Fault> {
+    fn string(&mut self) -> Result<(u32, u32, bool), Fault> {
         match string::scan(self.text.as_bytes(), self.at + 1) {
             Ok(end) => {
                 let start = self.at;
@@ -267,21 +279,14 @@ impl<'a> Scanner<'a> {
         }
         let start = place(self.at);
         self.at += 1;
-        let node = Node {
-            key: (key.0, key.1),
-            value: (start, start),
-            children: (0, 0),
-            kind,
-            key_escaped: key.2,
-            verbatim: false,
-        };
+        let node = Node::new(key, start, start, kind, false);
         self.open.push(Open { node, children: self.pending.len(), spaces: self.spaces });
         Ok(Step::Opened)
     }
 
     #[inline]
-    fn push(&mut self, node: Node, parent: Kind) {
-        if parent == Kind::Array
+    fn push(&mut self, node: Node) {
+        if node.key == (0, 0)
             && node.verbatim
             && let Some(open) = self.open.last()
             && let Some(previous) = self.pending[open.children..].last_mut()
@@ -322,7 +327,8 @@ impl<'a> Scanner<'a> {
             self.nodes.extend_from_slice(children);
         }
         self.pending.truncate(open.children);
-        Step::Value(node)
+        self.push(node);
+        Step::Completed
     }
 
     #[cold]
@@ -355,7 +361,7 @@ impl<'a> Scanner<'a> {
     #[cold]
     fn into_partial(self, fault: Fault) -> Partial<'a> {
         let text = self.text;
-        let key_of = |(start, end, _): Key| {
+        let key_of = |(start, end): (u32, u32)| {
             let mut key = String::new();
             push_key(&mut key, &text[start as usize..end as usize]);
             key
@@ -363,8 +369,8 @@ impl<'a> Scanner<'a> {
         let inside = match self.open.as_slice() {
             [] => None,
             [_] if self.last_key == NO_KEY => None,
-            [_] => Some(key_of(self.last_key)),
-            [_, child, ..] => Some(key_of((child.node.key.0, child.node.key.1, child.node.key_escaped))),
+            [_] => Some(key_of((self.last_key.start, self.last_key.end))),
+            [_, child, ..] => Some(key_of(child.node.key)),
         };
         let read = self.open.first().filter(|root| root.node.kind == Kind::Object).map(|open| {
             let end = self.open.get(1).map_or(self.pending.len(), |child| child.children);
