@@ -386,18 +386,31 @@ fn json_line(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// Makes a folder and those above it, each durable in the one above.
+/// Makes a folder and those above it, each durable in the one above. Also where they are there already: whoever made them
+/// may have died before syncing their names.
 ///
 /// # Errors
 /// As the operating system says.
 pub(crate) fn create_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    if path.as_os_str().is_empty() || disk.list(path).is_ok() {
-        return Ok(());
+    create_missing(disk, path)?;
+    for above in path.ancestors().skip(1) {
+        match disk.sync_dir(if above.as_os_str().is_empty() { Path::new(".") } else { above }) {
+            // A folder that we may not even read is none that we made, and neither are those above it.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other?,
+        }
     }
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    create_dir_all(disk, parent)?;
-    disk.create_dir(path)?;
-    disk.sync_dir(parent)
+    Ok(())
+}
+
+fn create_missing(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match (disk.create_dir(path), path.parent()) {
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            create_missing(disk, parent)?;
+            disk.create_dir(path)
+        }
+        (done, _) => done,
+    }
 }
 
 #[cfg(test)]
