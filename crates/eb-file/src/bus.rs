@@ -12,9 +12,11 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::config::FileBusConfig;
 use crate::disk::{Disk, RealDisk};
+use crate::horizon::ReadSide;
 use crate::layout::{Layout, PartitionFiles, TopicMeta};
 use crate::offload::offload;
 use crate::publisher::{FilePublisher, Session};
+use crate::reader::FileReader;
 use crate::state::TailState;
 
 /// A file bus in one folder. Cloning shares it: open it once per process and folder, and take handles from it.
@@ -76,6 +78,12 @@ impl FileBus {
         FilePublisher::new(new)
     }
 
+    /// A new reader of this bus. Each is closed on its own.
+    #[must_use]
+    pub fn reader(&self) -> FileReader {
+        FileReader::new(self.shared.clone())
+    }
+
     /// The handle that makes topics.
     #[must_use]
     pub fn admin(&self) -> FileAdmin {
@@ -128,6 +136,11 @@ impl BusShared {
         Ok(self.remember(meta))
     }
 
+    /// A topic's state, where it has been asked for before.
+    pub(crate) fn known_topic(&self, topic: &Topic) -> Option<Arc<TopicState>> {
+        self.topics.read().get(topic).cloned()
+    }
+
     fn create_topic(&self, topic: &Topic, partitions: u32) -> Result<()> {
         let meta = self.layout.create_topic(&*self.disk, topic, partitions)?;
         self.remember(meta);
@@ -158,6 +171,7 @@ impl TopicState {
                 id,
                 files: layout.partition(&meta.topic, id),
                 tail: Mutex::new(None),
+                reads: ReadSide::default(),
             })
         };
         let partitions = (0..meta.partitions).map(partition).collect();
@@ -179,6 +193,8 @@ pub(crate) struct PartitionState {
     pub(crate) id: PartitionId,
     pub(crate) files: PartitionFiles,
     tail: Mutex<Option<Arc<TailState>>>,
+    /// What the readers of this process know of it.
+    pub(crate) reads: ReadSide,
 }
 
 impl PartitionState {

@@ -122,6 +122,23 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// As for [`DiskFile::sync_data`].
     fn sync_all(&self) -> io::Result<()>;
 
+    /// As [`DiskFile::read_at`] where that needs no waiting for the device, because the bytes are in memory; `None` where it would have to
+    /// wait, or where nobody can tell. So it may be called on a thread that must not block. It may come short of what `read_at` would bring.
+    ///
+    /// # Errors
+    /// As for [`DiskFile::read_at`].
+    fn read_ready(&self, _buf: &mut [u8], _position: u64) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
+
+    /// What tells this file from another of the same name; `None` where nobody can tell.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        Ok(None)
+    }
+
     /// Whether it holds no bytes.
     ///
     /// # Errors
@@ -129,6 +146,15 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+}
+
+/// Tells a file from another one that took its name; see [`DiskFile::identity`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// Of the device.
+    pub device: u64,
+    /// Of the file on it.
+    pub file: u64,
 }
 
 /// A lock that is held until it is dropped.
@@ -279,6 +305,24 @@ impl DiskFile for RealFile {
         return std::os::unix::fs::FileExt::read_at(&self.0, buf, position);
         #[cfg(windows)]
         return std::os::windows::fs::FileExt::seek_read(&self.0, buf, position);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_ready(&self, buf: &mut [u8], position: u64) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags};
+        let mut parts = [io::IoSliceMut::new(buf)];
+        match rustix::io::preadv2(&self.0, &mut parts, position, ReadWriteFlags::NOWAIT) {
+            Ok(n) => Ok(Some(n)),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    #[cfg(unix)]
+    fn identity(&self) -> io::Result<Option<FileIdentity>> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = self.0.metadata()?;
+        Ok(Some(FileIdentity { device: metadata.dev(), file: metadata.ino() }))
     }
 
     fn write_at(&self, buf: &[u8], position: u64) -> io::Result<usize> {

@@ -17,12 +17,16 @@
 //! | [`state`] | what writer and readers of one process share: how far the log is synced, and waiting for more |
 
 pub mod assess;
+mod block;
 mod block_on;
 mod bus;
+mod closing;
 mod config;
+mod cursor;
 pub mod disk;
 mod error;
 pub mod format;
+mod horizon;
 mod host;
 mod index;
 pub mod layout;
@@ -30,12 +34,16 @@ mod lock;
 mod offload;
 mod publisher;
 mod queue;
+mod reader;
 mod recovery;
 pub mod scan;
+mod seek;
 pub mod state;
+mod timer;
 mod writer;
 
 pub use bus::{FileAdmin, FileBus};
-pub use config::FileBusConfig;
+pub use config::{FileBusConfig, InlineCommit};
 pub use publisher::FilePublisher;
+pub use reader::FileReader;
 pub use recovery::{RecoveryReport, TornTail};

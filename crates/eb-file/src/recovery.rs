@@ -373,7 +373,7 @@ fn read_exactly(file: &dyn DiskFile, buf: &mut [u8], at: u64) -> io::Result<()> 
 
 /// Writes whole lines over themselves. Each is checked in the very bytes that are written: after a failed sync, a second read may
 /// give other bytes than the first.
-fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<u64> {
+pub(crate) fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<u64> {
     let mut scanner = LineScanner::new(file, from, to);
     let mut block = Vec::new();
     let mut at = from;

@@ -1,0 +1,419 @@
+//! A place in a partition that moves forward.
+//!
+//! Records are slices of the block that the cursor has in memory; while they last, a read is decoding alone, on the caller's
+//! thread. The next block comes from the page cache where it is there already (without waiting), and from an I/O thread where it is not; a
+//! cursor that reads on has the block after that read ahead meanwhile.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use eb_contract::{
+    BoxFuture, Cursor, Cut, EbRef, EnvelopeRef, Error, ErrorKind, Offset, OffsetKind, PartitionId,
+    PartitionKey, ReadBatch, ReadLimit, ReadState, Record, Result, Retry, Topic,
+};
+
+use crate::block::{Block, BlockPool, FIRST_BLOCK, LARGEST_BLOCK, Patience, read_block};
+use crate::closing::Closing;
+use crate::format::line::{LineDamage, RawKey};
+use crate::horizon::{Handles, Horizon, View, Watched, fault_error};
+use crate::offload::{Offload, offload};
+use crate::seek::{FoundLine, Seeker, Start, Stop, check_line, damage_error, first_line, read_error};
+use crate::timer::{sleep, sleep_until};
+
+const OP: &str = "read";
+/// How long a follower first waits for a writer in another process, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+/// The most records that room is made for at once; a batch may still grow beyond.
+const RESERVED: u64 = 16 * 1024;
+
+/// Reads one partition of a file bus. See [`Cursor`].
+pub(crate) struct FileCursor {
+    watched: Watched,
+    closing: Arc<Closing>,
+    handles: Arc<Handles>,
+    horizon: Horizon,
+    /// Where the caller is: behind the last record that was handed out.
+    handed: Cut,
+    /// The next line to decode.
+    next: u64,
+    /// Where that line starts; not known while it lies past the horizon.
+    byte: Option<u64>,
+    /// Lines from `byte` on.
+    block: Option<Block>,
+    ahead: Option<Ahead>,
+    /// The size of the next block.
+    size: usize,
+    pool: Arc<BlockPool>,
+    /// Decoded and not yet handed out: a dropped future leaves them to the next call.
+    batch: Vec<Record>,
+    batch_bytes: usize,
+    /// Of the last line, to guess how many records a batch will have.
+    line_len: usize,
+}
+
+/// A block on its way from an I/O thread.
+struct Ahead {
+    from: u64,
+    answer: Offload<Block>,
+}
+
+/// Why decoding stopped.
+enum Stopped {
+    Full,
+    NoBlock,
+    Horizon,
+}
+
+impl FileCursor {
+    pub(crate) fn new(watched: Watched, closing: Arc<Closing>, opened: Opened) -> Self {
+        let Opened { view: (handles, horizon), cut, next, byte, block, pool } = opened;
+        Self {
+            watched,
+            closing,
+            handles,
+            horizon,
+            handed: cut,
+            next,
+            byte,
+            block,
+            ahead: None,
+            size: FIRST_BLOCK,
+            pool,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            line_len: 512,
+        }
+    }
+
+    async fn read(&mut self, limit: ReadLimit) -> Result<ReadBatch> {
+        let deadline = if limit.wait.is_zero() { None } else { Some(Instant::now().checked_add(limit.wait)) };
+        let mut pause = FIRST_PAUSE;
+        self.reserve(&limit);
+        let state = loop {
+            self.closing.check(OP)?;
+            let step = match self.decode(&limit) {
+                Ok(Stopped::Full) if self.next < self.horizon.end.next => break ReadState::More,
+                Ok(Stopped::Full) => self.look_again().await.map(|_| Some(self.state())),
+                Ok(Stopped::NoBlock) => self.next_block().await.map(|()| None),
+                Ok(Stopped::Horizon) => match self.look_again().await {
+                    Ok(true) => Ok(None),
+                    Ok(false) if !self.batch.is_empty() => Ok(Some(ReadState::CaughtUp)),
+                    Ok(false) => match deadline {
+                        Some(until) if until.is_none_or(|at| Instant::now() < at) => {
+                            self.rest();
+                            self.wait(until, &mut pause).await;
+                            Ok(None)
+                        }
+                        _ => {
+                            self.rest();
+                            Ok(Some(ReadState::CaughtUp))
+                        }
+                    },
+                    Err(e) => Err(e),
+                },
+                Err(e) => Err(e),
+            };
+            match step {
+                Ok(None) => {}
+                Ok(Some(state)) => break state,
+                // What was read before the error is handed out first; the next call meets it again.
+                Err(_) if !self.batch.is_empty() => break ReadState::More,
+                Err(e) => return Err(e),
+            }
+        };
+        Ok(self.hand_out(&limit, state))
+    }
+
+    /// Makes room for as many records as are likely to come.
+    fn reserve(&mut self, limit: &ReadLimit) {
+        if self.batch.is_empty() && self.batch.capacity() == 0 {
+            let left = self.horizon.end.next.saturating_sub(self.next).min(RESERVED);
+            let fit = limit.max_bytes / self.line_len + 1;
+            self.batch.reserve((left as usize).min(limit.max_records.max(1)).min(fit));
+        }
+    }
+
+    fn hand_out(&mut self, limit: &ReadLimit, state: ReadState) -> ReadBatch {
+        let mut records = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        // A call that was dropped may have left more records than this one asks for.
+        let fit = how_many_fit(&records, limit);
+        let state = if fit < records.len() {
+            self.batch = records.split_off(fit);
+            self.batch_bytes = self.batch.iter().map(|r| r.envelope.len()).sum();
+            ReadState::More
+        } else {
+            state
+        };
+        if let Some(last) = records.last() {
+            self.handed = Cut::past(last.eb_ref.offset);
+        }
+        ReadBatch { records, next: self.handed, state }
+    }
+
+    fn state(&self) -> ReadState {
+        if self.next < self.horizon.end.next || self.horizon.fault.is_some() {
+            ReadState::More
+        } else {
+            ReadState::CaughtUp
+        }
+    }
+
+    /// Decodes lines of the block in memory into the batch.
+    fn decode(&mut self, limit: &ReadLimit) -> Result<Stopped> {
+        let (max_records, max_bytes) = (limit.max_records.max(1), limit.max_bytes);
+        loop {
+            if self.batch.len() >= max_records || (self.batch_bytes >= max_bytes && !self.batch.is_empty()) {
+                return Ok(Stopped::Full);
+            }
+            if self.next >= self.horizon.end.next {
+                return Ok(Stopped::Horizon);
+            }
+            let (Some(block), Some(byte)) = (&self.block, self.byte) else { return Ok(Stopped::NoBlock) };
+            let done = (byte - block.byte) as usize;
+            let rest = &block.bytes[done..];
+            if rest.is_empty() {
+                return Ok(Stopped::NoBlock);
+            }
+            let (text, whole) = first_line(rest);
+            let at = Start { offset: self.next, byte };
+            let damaged = |damage| damage_error(OP, &self.watched.partition.files.log, at, damage);
+            let line = check_line(text, whole, self.next).map_err(damaged)?;
+            if self.batch_bytes + line.envelope.len() > max_bytes && !self.batch.is_empty() {
+                return Ok(Stopped::Full);
+            }
+            let record = Record {
+                eb_ref: EbRef {
+                    topic: self.watched.meta.topic.clone(),
+                    partition_id: self.watched.partition.id,
+                    offset: Offset::from_u64(OffsetKind::FileLine, line.offset),
+                    published_at_utc: line.published_at,
+                },
+                partition_key: key_in(block, &line.key).map_err(damaged)?,
+                envelope: EnvelopeRef::from_stored(block.bytes.slice_ref(line.envelope)),
+            };
+            self.batch_bytes += line.envelope.len();
+            self.line_len = text.len() + 1;
+            self.next += 1;
+            self.byte = Some(byte + self.line_len as u64);
+            self.batch.push(record);
+        }
+    }
+
+    /// Brings the block that starts at the next line.
+    async fn next_block(&mut self) -> Result<()> {
+        self.block = None;
+        let Some(from) = self.byte else {
+            return self.locate().await;
+        };
+        let block = match &mut self.ahead {
+            Some(ahead) if ahead.from == from => {
+                let block = (&mut ahead.answer).await;
+                self.ahead = None;
+                block?
+            }
+            _ => {
+                self.ahead = None;
+                let (log, pool) = (&self.handles.log, &self.pool);
+                match read_block(&**log, pool, Patience::Ready, from, self.horizon.end.bytes, self.size) {
+                    Ok(block) => block,
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => self.fetch(from).await?,
+                    Err(e) => return Err(read_error(OP, &self.watched.partition.files.log, e)),
+                }
+            }
+        };
+        self.size = (self.size * 4).min(LARGEST_BLOCK);
+        let end = block.end();
+        self.block = Some(block);
+        if self.horizon.end.bytes - end >= FIRST_BLOCK as u64 {
+            self.ahead = Some(Ahead { from: end, answer: self.fetch(end) });
+        }
+        Ok(())
+    }
+
+    /// Reads a block on an I/O thread.
+    fn fetch(&self, from: u64) -> Offload<Block> {
+        let (log, pool, size) = (self.handles.log.clone(), self.pool.clone(), self.size);
+        let (to, path) = (self.horizon.end.bytes, self.watched.partition.files.log.clone());
+        offload(OP, move || {
+            read_block(&*log, &pool, Patience::Blocking, from, to, size).map_err(|e| read_error(OP, &path, e))
+        })
+    }
+
+    /// Finds the next line where only its offset is known.
+    async fn locate(&mut self) -> Result<()> {
+        let target = self.next;
+        let view = (self.handles.clone(), self.horizon);
+        let seek = Seek { watched: self.watched.clone(), view, pool: self.pool.clone() };
+        let FoundLine { start, block } = seek.run(OP, move |seeker| seeker.offset(target)).await?;
+        self.byte = Some(start.byte);
+        self.block = Some(block);
+        Ok(())
+    }
+
+    /// Asks how far the log goes by now; whether that is further.
+    async fn look_again(&mut self) -> Result<bool> {
+        let (handles, horizon) = match self.watched.look_ready(OP)? {
+            Some(view) => view,
+            None => {
+                let watched = self.watched.clone();
+                offload(OP, move || watched.look(OP)).await?
+            }
+        };
+        if !Arc::ptr_eq(&handles, &self.handles) {
+            if !handles.same_log(&self.handles) {
+                return Err(Error::new(
+                    ErrorKind::Io,
+                    OP,
+                    "the log was replaced by another file while it was read",
+                )
+                .at(self.watched.partition.files.log.display())
+                .advise("take a new cursor, or open the bus again")
+                .with_retry(Retry::AfterReopen));
+            }
+            self.handles = handles;
+        }
+        let before = self.horizon.end;
+        if horizon.end.next >= before.next {
+            if self.byte.is_none() && self.next == before.next {
+                self.byte = Some(before.bytes);
+            }
+            self.horizon = horizon;
+        }
+        if self.next >= self.horizon.end.next
+            && let Some(fault) = &self.horizon.fault
+        {
+            return Err(fault_error(OP, &self.watched.partition.files.log, fault));
+        }
+        Ok(self.next < self.horizon.end.next)
+    }
+
+    /// Waits for more, for the deadline, or for the reader's end.
+    async fn wait(&self, until: Option<Instant>, pause: &mut Duration) {
+        let mut closed = pin!(self.closing.closed());
+        let mut timeout = pin!(sleep_until(until));
+        let tail = self.watched.tail().filter(|tail| !tail.has_ended());
+        if let Some(tail) = tail {
+            let mut grown = pin!(tail.wait_for(self.next));
+            std::future::poll_fn(|cx| {
+                let ready = grown.as_mut().poll(cx).is_ready()
+                    || closed.as_mut().poll(cx).is_ready()
+                    || timeout.as_mut().poll(cx).is_ready();
+                if ready { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            *pause = FIRST_PAUSE;
+        } else {
+            let mut turn = pin!(sleep(*pause));
+            std::future::poll_fn(|cx| {
+                let ready = turn.as_mut().poll(cx).is_ready()
+                    || closed.as_mut().poll(cx).is_ready()
+                    || timeout.as_mut().poll(cx).is_ready();
+                if ready { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            *pause = (*pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Gives back what only a cursor on its way needs.
+    fn rest(&mut self) {
+        self.block = None;
+        self.ahead = None;
+        self.size = FIRST_BLOCK;
+        self.pool.clear();
+    }
+}
+
+impl Cursor for FileCursor {
+    fn topic(&self) -> &Topic {
+        &self.watched.meta.topic
+    }
+
+    fn partition_id(&self) -> PartitionId {
+        self.watched.partition.id
+    }
+
+    fn position(&self) -> Cut {
+        self.handed
+    }
+
+    fn next(&mut self, limit: ReadLimit) -> BoxFuture<'_, Result<ReadBatch>> {
+        Box::pin(self.read(limit))
+    }
+}
+
+fn how_many_fit(records: &[Record], limit: &ReadLimit) -> usize {
+    let mut bytes = 0usize;
+    let fits = |r: &&Record| {
+        bytes = bytes.saturating_add(r.envelope.len());
+        bytes <= limit.max_bytes
+    };
+    records.iter().take(limit.max_records.max(1)).take_while(fits).count().max(1).min(records.len())
+}
+
+/// The key as a slice of the block; a copy only where it is written with escapes.
+fn key_in(block: &Block, key: &RawKey<'_>) -> Result<PartitionKey, LineDamage> {
+    let made = match key.as_written() {
+        (text, true) => PartitionKey::from_bytes(block.bytes.slice_ref(text.as_bytes())),
+        (_, false) => PartitionKey::new(key.unescape().into_owned()),
+    };
+    made.map_err(|_| LineDamage::Field("partition_key"))
+}
+
+/// What a new cursor starts with.
+pub(crate) struct Opened {
+    pub(crate) view: View,
+    /// Where it stands, as the caller put it.
+    pub(crate) cut: Cut,
+    pub(crate) next: u64,
+    /// Where the line `next` starts, and that line, as far as that is known already.
+    pub(crate) byte: Option<u64>,
+    pub(crate) block: Option<Block>,
+    pub(crate) pool: Arc<BlockPool>,
+}
+
+/// Looks lines up in a partition as it was seen.
+#[derive(Clone)]
+pub(crate) struct Seek {
+    pub(crate) watched: Watched,
+    pub(crate) view: View,
+    pub(crate) pool: Arc<BlockPool>,
+}
+
+impl Seek {
+    /// Runs a look-up here if all it needs is in memory, else on an I/O thread.
+    pub(crate) async fn run<T: Send + 'static>(
+        self,
+        op: &'static str,
+        look_up: impl Fn(&Seeker<'_>) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T> {
+        match look_up(&self.seeker(op, Patience::Ready)) {
+            Ok(found) => Ok(found),
+            Err(Stop::Failed(e)) => Err(e),
+            Err(Stop::NotReady) => {
+                offload(op, move || {
+                    look_up(&self.seeker(op, Patience::Blocking)).map_err(|stop| stop.into_error(op))
+                })
+                .await
+            }
+        }
+    }
+
+    fn seeker(&self, op: &'static str, patience: Patience) -> Seeker<'_> {
+        let (handles, horizon) = &self.view;
+        Seeker {
+            op,
+            path: &self.watched.partition.files.log,
+            log: &*handles.log,
+            sidecar: handles.sidecar.as_deref(),
+            pool: &self.pool,
+            patience,
+            end: horizon.end.bytes,
+        }
+    }
+}
