@@ -1,0 +1,11 @@
+//! The embedded admission index.
+
+mod codec;
+mod index;
+mod layout;
+mod offload;
+mod store;
+mod tail;
+mod writer;
+
+pub use index::{EmbeddedAdmissionIndex, IndexStats};

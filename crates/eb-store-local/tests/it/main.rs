@@ -1,0 +1,8 @@
+//! The embedded admission index, from outside.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod behaviour;
+mod damage;
+mod killed;
+mod law;
+mod support;
