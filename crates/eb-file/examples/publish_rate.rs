@@ -1,9 +1,9 @@
 //! How fast durable publishes are, against the plainest loop that gives the same promise.
 //!
-//! Each case runs in turn with its raw baseline (write the very same lines, `fdatasync`, so many records a sync) for several rounds; the table
-//! gives medians and ratios, since absolute figures drift with the device.
+//! Each case alternates with its raw baseline (write the very same lines, `fdatasync`, so many records a sync) in short slices, since
+//! absolute figures drift with the device from second to second. The ratio is the median over the slices' own ratios.
 //!
-//! `cargo run --release -p eb-file --example publish_rate -- [seconds per case] [rounds] [folder]`
+//! `cargo run --release -p eb-file --example publish_rate -- [slices] [ms per slice] [folder] [part of a case's name]`
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use eb_contract::{EnvelopeRef, EventBusPublisher, PartitionKey, PublishRecord, Timestamp, Topic};
 use eb_file::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk};
 use eb_file::format::line::{LineParts, encode_line};
-use eb_file::{FileBus, FileBusConfig};
+use eb_file::{FileBus, FileBusConfig, FilePublisher, InlineCommit};
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -36,49 +36,52 @@ const CASES: [Case; 7] = [
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let seconds: f64 = args.first().and_then(|a| a.parse().ok()).unwrap_or(1.0);
-    let rounds: usize = args.get(1).and_then(|a| a.parse().ok()).unwrap_or(5);
+    let slices: usize = args.first().and_then(|a| a.parse().ok()).unwrap_or(21);
+    let time = Duration::from_millis(args.get(1).and_then(|a| a.parse().ok()).unwrap_or(100));
     let folder = args.get(2).cloned().unwrap_or_else(|| ".".to_owned());
     let only = args.get(3).cloned().unwrap_or_default();
-    let time = Duration::from_secs_f64(seconds);
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime can be started");
 
-    println!(
-        "{:<15} {:>6} {:>12} {:>12} {:>6} {:>11} {:>8} {:>8}",
-        "case", "bytes", "raw/s", "bus/s", "ratio", "recs/flush", "p50 µs", "p99 µs"
-    );
+    println!("case            bytes        raw/s        bus/s  ratio  recs/flush   p50 µs   p99 µs");
     for size in [256, 1024] {
         for case in CASES.iter().filter(|c| c.name.contains(&only)) {
-            let mut raws = Vec::new();
-            let mut buses = Vec::new();
-            let mut ratios = Vec::new();
-            let mut flushes = Vec::new();
-            let mut latencies = Vec::new();
-            for _ in 0..rounds {
-                let dir = tempfile::tempdir_in(&folder).expect("the folder can be written");
-                let raw = raw_loop(dir.path(), size, case.raw_group, time);
-                let (bus, per_flush) =
-                    runtime.block_on(bus_loop(dir.path(), size, case, time, &mut latencies));
-                raws.push(raw);
-                buses.push(bus);
-                ratios.push(bus / raw);
-                flushes.push(per_flush);
+            let dir = tempfile::tempdir_in(&folder).expect("the folder can be written");
+            let mut raw = Raw::new(dir.path(), size, case.raw_group);
+            let mut bus = runtime.block_on(Bus::new(dir.path(), size));
+            let mut seen = Seen::default();
+            for _ in 0..slices {
+                let raw_rate = raw.run(time);
+                let (bus_rate, per_flush) = runtime.block_on(bus.run(case, time, &mut seen.latencies));
+                seen.raw.push(raw_rate);
+                seen.bus.push(bus_rate);
+                seen.ratio.push(bus_rate / raw_rate);
+                seen.per_flush.push(per_flush);
             }
-            latencies.sort_unstable();
-            let at = |p: usize| latencies[(latencies.len() - 1) * p / 100] as f64 / 1000.0;
+            runtime.block_on(bus.publisher.close()).expect("it closes");
+            seen.latencies.sort_unstable();
+            let at = |p: usize| seen.latencies[(seen.latencies.len() - 1) * p / 100] as f64 / 1000.0;
             println!(
-                "{:<15} {:>6} {:>12.0} {:>12.0} {:>6.2} {:>11.1} {:>8.0} {:>8.0}",
+                "{:<15} {:>5} {:>12.0} {:>12.0} {:>6.2} {:>11.1} {:>8.0} {:>8.0}",
                 case.name,
                 size,
-                median(&mut raws),
-                median(&mut buses),
-                median(&mut ratios),
-                median(&mut flushes),
+                median(&mut seen.raw),
+                median(&mut seen.bus),
+                median(&mut seen.ratio),
+                median(&mut seen.per_flush),
                 at(50),
                 at(99)
             );
         }
     }
+}
+
+#[derive(Default)]
+struct Seen {
+    raw: Vec<f64>,
+    bus: Vec<f64>,
+    ratio: Vec<f64>,
+    per_flush: Vec<f64>,
+    latencies: Vec<u64>,
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -92,81 +95,100 @@ fn envelope(size: usize) -> EnvelopeRef {
     EnvelopeRef::new(format!("{{\"p\":\"{}\"}}", "x".repeat(pad))).expect("it is one object")
 }
 
-fn raw_loop(dir: &Path, size: usize, group: usize, time: Duration) -> f64 {
-    let mut lines = Vec::new();
-    let envelope = envelope(size);
-    for offset in 0..group as u64 {
-        let parts = LineParts {
-            offset: 1_000_000 + offset,
-            durable: 1_000_000,
-            published_at: &Timestamp::now().to_text(),
-            key: "merchant-1",
-            envelope: envelope.as_bytes(),
-        };
-        encode_line(&mut lines, &parts);
-    }
-    let mut file = std::fs::File::create(dir.join("raw")).expect("the folder can be written");
-    let start = Instant::now();
-    let mut records = 0;
-    while start.elapsed() < time {
-        file.write_all(&lines).expect("the device has space");
-        file.sync_data().expect("the device syncs");
-        records += group;
-    }
-    let rate = records as f64 / start.elapsed().as_secs_f64();
-    drop(file);
-    std::fs::remove_file(dir.join("raw")).expect("it is ours");
-    rate
+/// The plainest durable append.
+struct Raw {
+    file: std::fs::File,
+    lines: Vec<u8>,
+    group: usize,
 }
 
-async fn bus_loop(
-    dir: &Path,
-    size: usize,
-    case: &Case,
-    time: Duration,
-    latencies: &mut Vec<u64>,
-) -> (f64, f64) {
-    let disk = Arc::new(CountingDisk::default());
-    let bus = FileBus::open_on(FileBusConfig::new(dir.join("bus")), disk.clone()).expect("a fresh bus opens");
-    let topic = Topic::new("t").expect("a good name");
-    bus.create_topic(&topic, 1).expect("a fresh topic");
-    let publisher = bus.publisher();
-    let key = PartitionKey::new("merchant-1").expect("a good key");
-    let record = PublishRecord::new(key, envelope(size));
-    publisher.publish(&topic, record.clone()).await.expect("the first publish opens the log");
-    let flushes_before = disk.flushes.load(Ordering::Relaxed);
-
-    let start = Instant::now();
-    let tasks: Vec<_> = (0..case.publishers)
-        .map(|_| {
-            let (publisher, topic, record, batch) =
-                (publisher.clone(), topic.clone(), record.clone(), case.batch);
-            tokio::spawn(async move {
-                let mut taken = Vec::new();
-                while start.elapsed() < time {
-                    let began = Instant::now();
-                    if batch == 1 {
-                        publisher.publish(&topic, record.clone()).await.expect("a publish succeeds");
-                    } else {
-                        let answers = publisher.publish_batch(&topic, vec![record.clone(); batch]).await;
-                        assert!(answers.iter().all(Result::is_ok));
-                    }
-                    taken.push(began.elapsed().as_nanos() as u64);
-                }
-                taken
-            })
-        })
-        .collect();
-    let mut records = 0;
-    for task in tasks {
-        let taken = task.await.expect("a publisher does not panic");
-        records += taken.len() * case.batch;
-        latencies.extend(taken);
+impl Raw {
+    fn new(dir: &Path, size: usize, group: usize) -> Self {
+        let mut lines = Vec::new();
+        let envelope = envelope(size);
+        for offset in 0..group as u64 {
+            let parts = LineParts {
+                offset: 1_000_000 + offset,
+                durable: 1_000_000,
+                published_at: &Timestamp::now().to_text(),
+                key: "merchant-1",
+                envelope: envelope.as_bytes(),
+            };
+            encode_line(&mut lines, &parts);
+        }
+        let file = std::fs::File::create(dir.join("raw")).expect("the folder can be written");
+        Self { file, lines, group }
     }
-    let rate = records as f64 / start.elapsed().as_secs_f64();
-    let flushes = disk.flushes.load(Ordering::Relaxed) - flushes_before;
-    publisher.close().await.expect("it closes");
-    (rate, records as f64 / flushes as f64)
+
+    fn run(&mut self, time: Duration) -> f64 {
+        let start = Instant::now();
+        let mut records = 0;
+        while start.elapsed() < time {
+            self.file.write_all(&self.lines).expect("the device has space");
+            self.file.sync_data().expect("the device syncs");
+            records += self.group;
+        }
+        records as f64 / start.elapsed().as_secs_f64()
+    }
+}
+
+struct Bus {
+    disk: Arc<CountingDisk>,
+    publisher: FilePublisher,
+    topic: Topic,
+    record: PublishRecord,
+}
+
+impl Bus {
+    async fn new(dir: &Path, size: usize) -> Self {
+        let disk = Arc::new(CountingDisk::default());
+        let mut config = FileBusConfig::new(dir.join("bus"));
+        if std::env::var_os("NO_INLINE").is_none() {
+            config.inline_commit = Some(InlineCommit::new(|work| tokio::task::block_in_place(work)));
+        }
+        let bus = FileBus::open_on(config, disk.clone()).expect("a fresh bus opens");
+        let topic = Topic::new("t").expect("a good name");
+        bus.create_topic(&topic, 1).expect("a fresh topic");
+        let key = PartitionKey::new("merchant-1").expect("a good key");
+        let record = PublishRecord::new(key, envelope(size));
+        let publisher = bus.publisher();
+        publisher.publish(&topic, record.clone()).await.expect("the first publish opens the log");
+        Self { disk, publisher, topic, record }
+    }
+
+    async fn run(&mut self, case: &Case, time: Duration, latencies: &mut Vec<u64>) -> (f64, f64) {
+        let flushes_before = self.disk.flushes.load(Ordering::Relaxed);
+        let start = Instant::now();
+        let tasks: Vec<_> = (0..case.publishers)
+            .map(|_| {
+                let (publisher, topic) = (self.publisher.clone(), self.topic.clone());
+                let (record, batch) = (self.record.clone(), case.batch);
+                tokio::spawn(async move {
+                    let mut taken = Vec::new();
+                    while start.elapsed() < time {
+                        let began = Instant::now();
+                        if batch == 1 {
+                            publisher.publish(&topic, record.clone()).await.expect("a publish succeeds");
+                        } else {
+                            let answers = publisher.publish_batch(&topic, vec![record.clone(); batch]).await;
+                            assert!(answers.iter().all(Result::is_ok));
+                        }
+                        taken.push(began.elapsed().as_nanos() as u64);
+                    }
+                    taken
+                })
+            })
+            .collect();
+        let mut records = 0;
+        for task in tasks {
+            let taken = task.await.expect("a publisher does not panic");
+            records += taken.len() * case.batch;
+            latencies.extend(taken);
+        }
+        let rate = records as f64 / start.elapsed().as_secs_f64();
+        let flushes = self.disk.flushes.load(Ordering::Relaxed) - flushes_before;
+        (rate, records as f64 / flushes as f64)
+    }
 }
 
 /// The real disk, counting data syncs.

@@ -1,6 +1,8 @@
 //! Where a file bus lives, and its limits.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::format::line::MAX_ENVELOPE_BYTES;
@@ -26,6 +28,42 @@ pub struct FileBusConfig {
     /// The longest that a writer with nothing to do but a small group waits for as many callers as it had before to come back. It waits
     /// only while a group is smaller than the calls that were just answered suggest. Default: 100 µs; zero turns it off.
     pub group_wait: Duration,
+    /// Lets a lone publisher's own thread write and sync, instead of handing over to the writer's thread, which costs more than
+    /// a fast device's sync. Only whoever starts the runtime knows where that is allowed: see [`InlineCommit`]. Default: none.
+    pub inline_commit: Option<InlineCommit>,
+}
+
+/// Runs blocking work on a thread that polls a publish future, if that is allowed there.
+///
+/// It is given work that takes as long as one sync, while few publishers are busy. It runs it at once and exactly once, having told
+/// the runtime that this thread will block; or it returns without running it, where blocking is not allowed, and the writer's
+/// thread does it. For tokio's multi-thread runtime it is `block_in_place`, after a look at the runtime's flavour (which does not tell
+/// whether the thread runs a `LocalSet`, where `block_in_place` panics: do not use it there).
+#[derive(Clone)]
+pub struct InlineCommit(Arc<dyn Fn(&mut dyn FnMut()) + Send + Sync>);
+
+impl InlineCommit {
+    /// Runs blocking work through this function.
+    pub fn new(run: impl Fn(&mut dyn FnMut()) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(run))
+    }
+
+    /// Whether the work was run.
+    pub(crate) fn run(&self, work: impl FnOnce()) -> bool {
+        let mut work = Some(work);
+        (self.0)(&mut || {
+            if let Some(work) = work.take() {
+                work();
+            }
+        });
+        work.is_none()
+    }
+}
+
+impl fmt::Debug for InlineCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InlineCommit")
+    }
 }
 
 impl FileBusConfig {
@@ -40,6 +78,7 @@ impl FileBusConfig {
             max_group_bytes: 4 << 20,
             max_waiting_bytes: 64 << 20,
             group_wait: Duration::from_micros(100),
+            inline_commit: None,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::bus::{BusShared, PartitionState, TopicState};
 use crate::offload::offload;
 use crate::queue::{Acked, Run};
 use crate::recovery::RecoveryReport;
-use crate::writer::{PartitionWriter, closed};
+use crate::writer::{PartitionWriter, Unattended, closed};
 
 const OP: &str = "publish";
 
@@ -121,8 +121,8 @@ impl Session {
         self.check(&record).map_err(|e| e.at(topic))?;
         let partition = partition_for(&record.partition_key, partitions);
         let writer = self.writer(OP, topic, partition.0)?;
-        let run = writer.enqueue_one(record)?;
-        Ok(PublishOne { writer, run, slot: None })
+        let (run, unattended) = writer.enqueue_one(record)?;
+        Ok(PublishOne { writer, run, slot: None, unattended })
     }
 
     fn begin_close(&self) -> Vec<Arc<PartitionWriter>> {
@@ -221,13 +221,15 @@ struct PublishOne {
     writer: Arc<PartitionWriter>,
     run: Run,
     slot: Option<usize>,
+    unattended: Unattended,
 }
 
 impl Future for PublishOne {
     type Output = Result<EbRef>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<EbRef>> {
-        let Self { writer, run, slot } = self.get_mut();
+        let Self { writer, run, slot, unattended } = self.get_mut();
+        unattended.see_to();
         run.group.poll(cx, slot).map(|outcome| match outcome {
             Ok(acked) => Ok(eb_ref(writer.partition(), acked, run.first)),
             Err(error) => Err(error.clone()),
@@ -247,6 +249,7 @@ impl Drop for PublishOne {
 struct Part {
     writer: Arc<PartitionWriter>,
     runs: Vec<Run>,
+    unattended: Unattended,
     /// For each record of the runs, in order, its place in the batch.
     positions: Vec<usize>,
 }
@@ -300,11 +303,13 @@ impl Session {
         }
         for (partition, records, positions) in by_partition {
             let queued = self.writer(OP, topic, partition).and_then(|writer| {
-                let runs = writer.enqueue_all(records)?;
-                Ok((writer, runs))
+                let (runs, unattended) = writer.enqueue_all(records)?;
+                Ok((writer, runs, unattended))
             });
             match queued {
-                Ok((writer, runs)) => batch.parts.push(Part { writer, runs, positions }),
+                Ok((writer, runs, unattended)) => {
+                    batch.parts.push(Part { writer, runs, unattended, positions })
+                }
                 Err(error) => positions.iter().for_each(|at| batch.results[*at] = Some(Err(error.clone()))),
             }
         }
@@ -334,7 +339,8 @@ impl Batch {
     }
 
     async fn wait(mut self) -> Vec<Result<EbRef>> {
-        for part in std::mem::take(&mut self.parts) {
+        for mut part in std::mem::take(&mut self.parts) {
+            part.unattended.see_to();
             let mut positions = part.positions.iter();
             for run in &part.runs {
                 let mut waiting = Waiting { run, slot: None };

@@ -29,6 +29,9 @@ use crate::state::TailState;
 
 const OP: &str = "publish";
 
+/// Up to so many calls in a group, handing them to another thread costs more than it brings.
+const INLINE_CALLS: usize = 4;
+
 /// A partition as this process writes it.
 pub(crate) struct PartitionWriter {
     id: WriterId,
@@ -57,6 +60,8 @@ struct State {
     thread: bool,
     /// The thread sleeps until the front group has this many calls.
     sleeping_for: Option<usize>,
+    /// How many calls the next group is likely to have.
+    expected: usize,
     closing: Option<LeavingSoon>,
 }
 
@@ -77,7 +82,14 @@ impl fmt::Debug for PartitionWriter {
 impl PartitionWriter {
     pub(crate) fn new(shared: Arc<BusShared>, meta: TopicMeta, partition: Arc<PartitionState>) -> Arc<Self> {
         let queue = Queue::new(shared.config.max_group_bytes, shared.config.max_waiting_bytes);
-        let state = State { queue, phase: Phase::Cold, thread: false, sleeping_for: None, closing: None };
+        let state = State {
+            queue,
+            phase: Phase::Cold,
+            thread: false,
+            sleeping_for: None,
+            expected: 1,
+            closing: None,
+        };
         Arc::new(Self {
             id: WriterId::fresh(),
             shared,
@@ -94,24 +106,26 @@ impl PartitionWriter {
         &self.partition
     }
 
-    /// Queues one record. Its place in the log is fixed when this returns.
-    pub(crate) fn enqueue_one(self: &Arc<Self>, record: PublishRecord) -> Result<Run> {
+    /// Queues one record. Its place in the log is fixed when this returns. The caller sees to it that [`Unattended::see_to`]
+    /// is called for what comes back.
+    pub(crate) fn enqueue_one(self: &Arc<Self>, record: PublishRecord) -> Result<(Run, Unattended)> {
         let now = Timestamp::now();
         let mut state = self.state.lock();
         self.prepare(&mut state, std::slice::from_ref(&record))?;
         let run = state.queue.push_one(record, now);
-        self.ring(state);
-        Ok(run)
+        Ok((run, self.attend(state)))
     }
 
-    /// Queues the records of one call, in order, all or none. Their places in the log are fixed when this returns.
-    pub(crate) fn enqueue_all(self: &Arc<Self>, records: Vec<PublishRecord>) -> Result<Vec<Run>> {
+    /// Queues the records of one call, in order, all or none; otherwise as [`PartitionWriter::enqueue_one`].
+    pub(crate) fn enqueue_all(
+        self: &Arc<Self>,
+        records: Vec<PublishRecord>,
+    ) -> Result<(Vec<Run>, Unattended)> {
         let now = Timestamp::now();
         let mut state = self.state.lock();
         self.prepare(&mut state, &records)?;
         let runs = state.queue.push_all(records, now);
-        self.ring(state);
-        Ok(runs)
+        Ok((runs, self.attend(state)))
     }
 
     /// Checks that these records may be queued and that there is a thread to take them.
@@ -139,6 +153,19 @@ impl PartitionWriter {
         format!("eb-file {}", self.partition)
     }
 
+    /// After queueing: leaves the records to the caller's own thread if few are about, and to the writer's thread otherwise.
+    fn attend(self: &Arc<Self>, state: MutexGuard<'_, State>) -> Unattended {
+        let inline = self.shared.config.inline_commit.is_some()
+            && matches!(state.phase, Phase::Running)
+            && state.expected <= INLINE_CALLS
+            && state.queue.front_calls() <= INLINE_CALLS;
+        if inline {
+            return Unattended(Some(self.clone()));
+        }
+        self.ring(state);
+        Unattended(None)
+    }
+
     /// Wakes the thread if what is queued is what it sleeps for.
     fn ring(&self, mut state: MutexGuard<'_, State>) {
         let queue = &state.queue;
@@ -146,6 +173,22 @@ impl PartitionWriter {
             state.sleeping_for = None;
             drop(state);
             self.work.notify_one();
+        }
+    }
+
+    /// Writes and syncs what is queued on this thread, if that is allowed here and nobody else is at it.
+    fn commit_inline(&self) {
+        let allowed = self.shared.config.inline_commit.as_ref().is_some_and(|inline| {
+            inline.run(|| {
+                // Whoever holds it looks at the queue again after giving it up, so what is queued is not forgotten.
+                if let Some(log) = self.log.try_lock() {
+                    self.commit(log);
+                    self.ring(self.state.lock());
+                }
+            })
+        });
+        if !allowed {
+            self.ring(self.state.lock());
         }
     }
 
@@ -210,15 +253,14 @@ impl PartitionWriter {
                 break;
             }
         }
-        let mut expected = 1;
-        while self.wait_for_work(expected) {
-            expected = self.commit();
+        while self.wait_for_work() {
+            self.commit(self.log.lock());
         }
         self.finish();
     }
 
     /// Waits until there is a group worth writing; false when there will be none any more.
-    fn wait_for_work(&self, expected: usize) -> bool {
+    fn wait_for_work(&self) -> bool {
         let mut state = self.state.lock();
         while state.queue.is_empty() {
             if state.closing.is_some() || matches!(state.phase, Phase::Failed(_)) {
@@ -233,6 +275,7 @@ impl PartitionWriter {
         if wait.is_zero() {
             return true;
         }
+        let expected = state.expected;
         let until = Instant::now() + wait;
         while state.queue.front_calls() < expected && !state.queue.front_is_full() && state.closing.is_none()
         {
@@ -246,23 +289,24 @@ impl PartitionWriter {
         true
     }
 
-    /// Writes, syncs and answers the group at the front. Gives the number of calls to expect in the next one.
-    fn commit(&self) -> usize {
-        let mut log = self.log.lock();
-        let Some(open) = &mut *log else { return 1 };
-        let taken = self.state.lock().queue.take(Timestamp::now());
-        let Some(Taken { mut group, end, spacing }) = taken else { return 1 };
+    /// Writes, syncs and answers the group at the front.
+    fn commit(&self, mut log: MutexGuard<'_, Option<Open>>) {
+        let Some(open) = &mut *log else { return };
+        let taken = {
+            let mut state = self.state.lock();
+            state.expected = 1;
+            state.queue.take(Timestamp::now())
+        };
+        let Some(Taken { mut group, end, spacing }) = taken else { return };
         if !open.appended {
             open.appended = true;
             open.log.sidecar.begin();
         }
         if let Err(error) = write_full(&*open.log.file, &group.lines, open.log.end.bytes) {
-            self.undo(open, group, error);
-            return 1;
+            return self.undo(open, group, error);
         }
         if let Err(error) = open.log.file.sync_data() {
-            self.poison(open, group, "the sync failed", error);
-            return 1;
+            return self.poison(open, group, "the sync failed", error);
         }
         open.log.end = end;
         open.log.spacing = spacing;
@@ -274,7 +318,8 @@ impl PartitionWriter {
         open.log.sidecar.sync_sometimes();
         let mut state = self.state.lock();
         state.queue.reuse(std::mem::take(&mut group.lines));
-        group.calls + state.queue.front_calls()
+        // Those who were answered come back, as a rule, and those who came meanwhile are there.
+        state.expected = group.calls + state.queue.front_calls();
     }
 
     /// After a failed write: cuts the log back to its last good record and syncs that, so that nothing of the group can come back.
@@ -403,6 +448,28 @@ impl State {
             Phase::Cold | Phase::Running => Ok(()),
             Phase::Failed(error) => Err(error.clone()),
             Phase::Closed => Err(closed(OP)),
+        }
+    }
+}
+
+/// Queued records that nobody was told of yet. Whoever polls for them first commits them; dropped before that, the
+/// writer's thread does, since dropping a publish does not withdraw it.
+#[derive(Default)]
+pub(crate) struct Unattended(Option<Arc<PartitionWriter>>);
+
+impl Unattended {
+    /// To be called when the records are first polled for.
+    pub(crate) fn see_to(&mut self) {
+        if let Some(writer) = self.0.take() {
+            writer.commit_inline();
+        }
+    }
+}
+
+impl Drop for Unattended {
+    fn drop(&mut self) {
+        if let Some(writer) = self.0.take() {
+            writer.ring(writer.state.lock());
         }
     }
 }
