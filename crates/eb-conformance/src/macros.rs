@@ -1,0 +1,30 @@
+//! The macros that turn a suite into tests.
+
+/// Turns a list of scenarios into tests.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __tests {
+    (($run:path, $factory:expr) $($theme:ident: $name:ident [$($need:ident),*];)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::report(stringify!($name), $run(stringify!($name), &$factory));
+            }
+        )*
+    };
+}
+
+/// Expands to one test per scenario of the bus suite for a [`BusFactory`](crate::BusFactory), and one that prints
+/// which are run and which are not.
+#[macro_export]
+macro_rules! bus_suite {
+    ($factory:expr) => {
+        $crate::__bus_scenarios!([$crate::__tests], ($crate::run_bus_scenario, $factory));
+
+        #[test]
+        fn the_plan_and_the_capabilities_agree() {
+            let factory = $factory;
+            $crate::print_plan(&$crate::bus_plan(&factory), $crate::check_bus_plan(&factory));
+        }
+    };
+}

@@ -1,0 +1,3 @@
+//! The reference backend against the suite, and its own faults.
+
+mod conformance;
