@@ -1,1 +1,55 @@
-//! Support code of the whole-system tests.
+//! Support code of the whole-system tests: what was said about a log, and holding the log to it.
+
+pub mod facts;
+pub mod ledger;
+
+use crate::ledger::Found;
+use bytes::Bytes;
+use eb_contract::{
+    EnvelopeRef, EventBusReader, EventBusReaderExt, PartitionId, PartitionKey, PublishRecord, Result,
+    StartAt, Topic,
+};
+
+/// The topic that the suites write to.
+///
+/// # Panics
+/// Never: the name is a valid one.
+#[must_use]
+pub fn topic() -> Topic {
+    Topic::new("fp.bus.traffic.v1").expect("letters and dots")
+}
+
+/// A record that can be told from all others: `call` rises with every record of its key, and `padding` makes it as long
+/// as is wanted.
+///
+/// # Panics
+/// When `key` is not a partition key.
+#[must_use]
+pub fn record(key: &str, call: u64, padding: usize) -> PublishRecord {
+    let envelope = format!(r#"{{"key":"{key}","call":{call},"padding":"{}"}}"#, "x".repeat(padding));
+    PublishRecord::new(
+        PartitionKey::new(key).expect("suites use plain keys"),
+        EnvelopeRef::new(Bytes::from(envelope)).expect("one object on one line"),
+    )
+}
+
+/// The number that [`record`] was given.
+#[must_use]
+pub fn call_of(envelope: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(envelope).ok()?;
+    let digits = text.split_once(r#""call":"#)?.1;
+    digits.split(',').next()?.parse().ok()
+}
+
+/// Reads all partitions of a topic from their beginning.
+///
+/// # Errors
+/// As the reader says.
+pub async fn read_all(reader: &dyn EventBusReader, topic: &Topic) -> Result<Vec<(PartitionId, Vec<Found>)>> {
+    let mut all = Vec::new();
+    for partition in reader.partitions(topic).await?.partitions {
+        let records = reader.read_to_head(topic, partition.id, StartAt::Earliest).await?;
+        all.push((partition.id, records.iter().map(Found::from).collect()));
+    }
+    Ok(all)
+}

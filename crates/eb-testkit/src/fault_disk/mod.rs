@@ -154,6 +154,12 @@ impl FaultDisk {
         machine.powered && machine.processes.contains(&self.process)
     }
 
+    /// Whether the machine has power.
+    #[must_use]
+    pub fn is_powered(&self) -> bool {
+        self.machine.lock().powered
+    }
+
     /// Cuts the power if it is still on, and switches the machine on again: what was not synced survives as
     /// `survival` chooses. All views of the old machine stay dead. Plans and counts start anew.
     #[must_use]

@@ -59,7 +59,7 @@ impl OpKind {
 }
 
 /// What goes wrong with an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Fault {
     /// It fails with an I/O error. A write leaves any prefix behind. A sync leaves any part of the unsynced bytes on the
     /// medium and marks *all* of them clean: the cache goes on showing what the medium lacks, and the next

@@ -1,0 +1,143 @@
+//! Every operation of a workload, by kind and number, with every fault that can happen to it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use eb_testkit::fault_disk::{Fault, FaultDisk, OpKind, Plan};
+use eb_testkit::{Budget, Rng};
+
+use super::aftermath::{End, end, examine};
+use super::session::{Account, Session};
+use super::workload::{Step, steps};
+
+/// One case, as it is printed when it fails.
+#[derive(Debug, Clone)]
+struct Case {
+    seed: u64,
+    steps: Vec<Step>,
+    first: Option<Plan>,
+    second: Option<Plan>,
+    end: End,
+}
+
+struct Outcome {
+    counts: BTreeMap<OpKind, u64>,
+    struck: bool,
+    acks: usize,
+}
+
+/// Runs a case to its end and past it.
+fn run_case(case: &Case) -> Result<Outcome, String> {
+    let mut rng = Rng::new(case.seed);
+    let disk = FaultDisk::new(rng.next_u64());
+    let mut account = Account::default();
+    let mut session = Session::new(disk.clone());
+    if let Some(plan) = case.first {
+        disk.plan(plan);
+    }
+    let mut evicted = false;
+    for step in &case.steps {
+        session.step(step, &mut account).map_err(|e| format!("{step:?}: {e}"))?;
+        let struck = disk.struck();
+        // After a failed sync the page cache shows what the disk lacks, until it is dropped: now, or never.
+        if !evicted && struck.iter().any(|s| s.kind.is_sync()) && rng.chance(50) {
+            disk.evict();
+            evicted = true;
+        }
+        if !disk.is_alive() {
+            break;
+        }
+    }
+    let counts = OpKind::ALL.map(|kind| (kind, disk.operations(Some(kind))));
+    let struck = !disk.struck().is_empty();
+    disk.calm();
+    let how = match (disk.is_alive(), disk.is_powered()) {
+        (true, _) => case.end,
+        (false, true) if case.end == End::KillAndEvict => End::KillAndEvict,
+        (false, true) => End::Kill,
+        (false, false) => End::PowerCut,
+    };
+    let trace = disk.trace();
+    let acks = account.ledger.acks();
+    let next = end(session, how, &mut rng)?;
+    let last = next.clone();
+    examine(next, &mut account, case.second, &mut rng)
+        .map_err(|e| format!("{e}\nbefore the crash:\n{trace}\nafter it:\n{}", last.trace()))?;
+    Ok(Outcome { counts: counts.into(), struck, acks })
+}
+
+fn run_or_tell(case: &Case) -> Outcome {
+    let outcome = std::panic::catch_unwind(|| run_case(case));
+    match outcome {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(broken)) => panic!("{broken}\n{case:?}"),
+        Err(panicked) => {
+            eprintln!("{case:?}");
+            std::panic::resume_unwind(panicked)
+        }
+    }
+}
+
+fn any_second(rng: &mut Rng) -> Option<Plan> {
+    rng.chance(40).then(|| Plan::any(rng.range(0..60), *rng.pick(&Fault::ALL)))
+}
+
+const ENDS: [End; 4] = [End::PowerCut, End::Kill, End::KillAndEvict, End::CloseThenPowerCut];
+
+#[test]
+fn whatever_operation_fails_however_no_promise_is_broken() {
+    let mut budget = Budget::new(1, Duration::from_secs(15), 60);
+    let mut rng = Rng::new(budget.seed);
+    let mut struck: BTreeMap<(OpKind, Fault), u32> = BTreeMap::new();
+    let (mut cases, mut acks) = (0, 0);
+    while budget.again() {
+        let steps = steps(&mut rng);
+        let calm = Case {
+            seed: rng.next_u64(),
+            steps: steps.clone(),
+            first: None,
+            second: None,
+            end: End::PowerCut,
+        };
+        let counts = run_or_tell(&calm).counts;
+        assert!(counts.values().sum::<u64>() <= 400, "{counts:?}");
+        for (kind, count) in counts {
+            for nth in 0..count {
+                for fault in Fault::ALL.into_iter().filter(|fault| fault.applies_to(kind)) {
+                    let case = Case {
+                        seed: rng.next_u64(),
+                        steps: steps.clone(),
+                        first: Some(Plan::of(kind, nth, fault)),
+                        second: any_second(&mut rng),
+                        end: *rng.pick(&ENDS),
+                    };
+                    let outcome = run_or_tell(&case);
+                    *struck.entry((kind, fault)).or_default() += u32::from(outcome.struck);
+                    cases += 1;
+                    acks += outcome.acks;
+                }
+            }
+        }
+    }
+    let fired: u32 = struck.values().sum();
+    println!("seed {}: {cases} cases, {fired} faults struck, {acks} ACKs held", budget.seed);
+    assert!(struck.values().all(|n| *n > 0), "faults that never struck: {struck:?}");
+    assert!(u64::from(fired) * 10 > cases * 9, "{fired} of {cases} struck");
+}
+
+#[test]
+fn power_cuts_at_random_moments_break_no_promise() {
+    let mut budget = Budget::new(100, Duration::from_secs(8), 20_000);
+    let mut rng = Rng::new(budget.seed);
+    while budget.again() {
+        let case = Case {
+            seed: rng.next_u64(),
+            steps: [steps(&mut rng), steps(&mut rng)].concat(),
+            first: Some(Plan::any(rng.range(0..300), *rng.pick(&[Fault::PowerCut, Fault::Kill, Fault::Eio]))),
+            second: Some(Plan::any(rng.range(0..60), *rng.pick(&[Fault::PowerCut, Fault::Kill, Fault::Eio]))),
+            end: *rng.pick(&ENDS),
+        };
+        run_or_tell(&case);
+    }
+    println!("seed {}: {} cases", budget.seed, budget.cycles());
+}
