@@ -6,40 +6,73 @@
 //! # Hooking up a bus
 //! Implement [`BusFactory`] and [`TestBus`] in a test of the backend, and expand the suite in a module of its own:
 //!
-//! ```ignore
-//! struct Files;
+//! ```no_run
+//! use std::sync::Arc;
 //!
-//! struct OpenFiles { dir: TempDir, bus: FileBus }
+//! use eb_conformance::{BusFactory, Outcome, TestBus};
+//! use eb_contract::{BoxFuture, Capabilities, EventBusAdmin, EventBusPublisher, EventBusReader};
+//! use eb_memory::MemoryBus;
 //!
-//! impl BusFactory for Files {
-//!     fn capabilities(&self) -> Capabilities { FileConfig::default().capabilities() }
-//!     fn partitions(&self) -> u32 { 3 }
+//! struct Buses;
+//!
+//! impl BusFactory for Buses {
+//!     fn capabilities(&self) -> Capabilities {
+//!         MemoryBus::new().capabilities().clone()
+//!     }
+//!
+//!     fn partitions(&self) -> u32 {
+//!         3
+//!     }
+//!
+//!     // For a bus on disk: a fresh temporary folder, kept in the `TestBus`.
 //!     fn open_fresh(&self) -> BoxFuture<'_, Outcome<Box<dyn TestBus>>> {
-//!         Box::pin(async {
-//!             let dir = tempfile::tempdir()?;
-//!             let bus = FileBus::open(dir.path()).await?;
-//!             Ok(Box::new(OpenFiles { dir, bus }) as Box<dyn TestBus>)
-//!         })
+//!         Box::pin(async { Ok(Box::new(OpenBus::new(MemoryBus::new())) as Box<dyn TestBus>) })
 //!     }
 //! }
 //!
-//! impl TestBus for OpenFiles {
-//!     fn publisher(&self) -> Arc<dyn EventBusPublisher> { … }
-//!     fn reader(&self) -> Arc<dyn EventBusReader> { … }
-//!     fn admin(&self) -> Arc<dyn EventBusAdmin> { … }
+//! struct OpenBus {
+//!     bus: MemoryBus,
+//!     publisher: Arc<dyn EventBusPublisher>,
+//!     reader: Arc<dyn EventBusReader>,
+//! }
+//!
+//! impl OpenBus {
+//!     fn new(bus: MemoryBus) -> Self {
+//!         Self { publisher: Arc::new(bus.publisher()), reader: Arc::new(bus.reader()), bus }
+//!     }
+//! }
+//!
+//! impl TestBus for OpenBus {
+//!     fn publisher(&self) -> Arc<dyn EventBusPublisher> {
+//!         self.publisher.clone()
+//!     }
+//!
+//!     fn reader(&self) -> Arc<dyn EventBusReader> {
+//!         self.reader.clone()
+//!     }
+//!
+//!     fn admin(&self) -> Arc<dyn EventBusAdmin> {
+//!         Arc::new(self.bus.admin())
+//!     }
+//!
 //!     fn reopen(&mut self) -> BoxFuture<'_, Outcome> {
-//!         Box::pin(async move {
-//!             self.bus.close().await?;
-//!             self.bus = FileBus::open(self.dir.path()).await?;
+//!         Box::pin(async {
+//!             self.publisher.close().await?;
+//!             self.reader.close().await?;
+//!             *self = Self::new(self.bus.reopen());
 //!             Ok(())
 //!         })
 //!     }
-//!     fn shutdown(self: Box<Self>) -> BoxFuture<'static, Outcome> { … }
+//!
+//!     fn shutdown(self: Box<Self>) -> BoxFuture<'static, Outcome> {
+//!         Box::pin(async move { Ok(self.publisher.close().await?) })
+//!     }
 //! }
 //!
 //! mod three_partitions {
-//!     eb_conformance::bus_suite!(super::Files);
+//!     eb_conformance::bus_suite!(super::Buses);
 //! }
+//! # fn main() {}
 //! ```
 //!
 //! The expression is evaluated for every test. Errors of any type turn into [`Failure`] by `?`. A backend whose
@@ -48,8 +81,7 @@
 //! given [`Pace::deadline`] to finish. `eb-memory`'s tests show the whole of it.
 //!
 //! # Hooking up stores
-//! [`checkpoint_suite!`] and [`admission_suite!`] do the same for a [`CheckpointFactory`] and an
-//! [`AdmissionFactory`].
+//! [`checkpoint_store_suite!`] does the same for a [`CheckpointFactory`].
 //!
 //! # What is expected of the surroundings
 //! The bus is healthy: a scenario takes an unexpected error, also one that is retryable or of unknown outcome, for a
@@ -63,6 +95,7 @@
 //! This crate's own tests run it against deliberately broken buses and stores, and each must be caught.
 
 mod bus;
+mod checkpoint;
 mod events;
 mod macros;
 mod outcome;
@@ -73,6 +106,10 @@ mod scenario;
 
 pub use bus::{
     BusCase, BusFactory, BusOffers, TestBus, bus_plan, bus_scenarios, check_bus_plan, run_bus_scenario,
+};
+pub use checkpoint::{
+    CheckpointCase, CheckpointFactory, CheckpointOffers, ResetEntry, TestCheckpointStore, checkpoint_plan,
+    checkpoint_scenarios, run_checkpoint_scenario,
 };
 pub use outcome::{Failure, Outcome};
 pub use pace::Pace;

@@ -24,7 +24,22 @@ macro_rules! bus_suite {
         #[test]
         fn the_plan_and_the_capabilities_agree() {
             let factory = $factory;
-            $crate::print_plan(&$crate::bus_plan(&factory), $crate::check_bus_plan(&factory));
+            $crate::print_plan(&$crate::bus_plan(&factory));
+            $crate::report("the_plan_and_the_capabilities_agree", $crate::check_bus_plan(&factory));
+        }
+    };
+}
+
+/// Expands to one test per scenario of the checkpoint suite for a
+/// [`CheckpointFactory`](crate::CheckpointFactory), and one that prints which are run and which are not.
+#[macro_export]
+macro_rules! checkpoint_store_suite {
+    ($factory:expr) => {
+        $crate::__checkpoint_scenarios!([$crate::__tests], ($crate::run_checkpoint_scenario, $factory));
+
+        #[test]
+        fn the_plan_is_not_empty() {
+            $crate::print_plan(&$crate::checkpoint_plan(&$factory));
         }
     };
 }

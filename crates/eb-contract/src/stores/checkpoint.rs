@@ -79,7 +79,8 @@ pub trait CheckpointStore: Send + Sync + 'static {
     /// Refused are: another `version` than the stored one ([`VersionConflict`](crate::ErrorKind::VersionConflict)),
     /// a stale lease ([`Fenced`](crate::ErrorKind::Fenced)), a cut that goes back
     /// ([`BackwardCommit`](crate::ErrorKind::BackwardCommit)), another incarnation
-    /// ([`WrongIncarnation`](crate::ErrorKind::WrongIncarnation)). The same cut again is fine and rises the version.
+    /// ([`WrongIncarnation`](crate::ErrorKind::WrongIncarnation)), a cut of another offset kind or a lease without a
+    /// valid owner ([`InvalidInput`](crate::ErrorKind::InvalidInput)). The same cut again is fine and rises the version.
     /// `caught_up_at` never goes back: the later of both is kept.
     ///
     /// Dropping the future leaves each checkpoint either committed or not.
@@ -97,7 +98,8 @@ pub trait CheckpointStore: Send + Sync + 'static {
 
     /// Sets a checkpoint wherever it is told to, creating it where there is none, and keeps the reason and the old
     /// cut as history. The version rises, so that a consumer still running fails its next commit; the remembered
-    /// lease epoch stays, so that stale owners stay fenced.
+    /// lease epoch stays, so that stale owners stay fenced. `caught_up_at` is forgotten: it would claim that nothing
+    /// was missed where the consumer no longer stands.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without a reason.

@@ -1,3 +1,4 @@
 //! The reference backend against the suite, and its own faults.
 
+mod checkpoints;
 mod conformance;
