@@ -40,7 +40,9 @@ pub struct FileBusConfig {
 /// thread does it. For tokio's multi-thread runtime it is `block_in_place`, after a look at the runtime's flavour (which does not tell
 /// whether the thread runs a `LocalSet`, where `block_in_place` panics: do not use it there).
 #[derive(Clone)]
-pub struct InlineCommit(Arc<dyn Fn(&mut dyn FnMut()) + Send + Sync>);
+pub struct InlineCommit(Arc<RunBlocking>);
+
+type RunBlocking = dyn Fn(&mut dyn FnMut()) + Send + Sync;
 
 impl InlineCommit {
     /// Runs blocking work through this function.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use eb_contract::{Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
@@ -15,13 +16,17 @@ use crate::layout::PartitionFiles;
 
 const HOLDER_LIMIT: usize = 1024;
 
+/// A reader in another process holds the lock for a moment while it settles a dead writer's tail: so long a writer goes on asking.
+const PATIENCE: Duration = Duration::from_millis(200);
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The lock, held.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
     _lock: Box<dyn DiskLock>,
 }
 
-/// Takes the writer's lock of a partition. Blocks only for a writer of this same process and disk that is on its way out.
+/// Takes the writer's lock of a partition. Blocks while a writer of this process is on its way out, and a moment for others.
 pub(crate) fn lock_writer(
     op: &'static str,
     disk: &dyn Disk,
@@ -29,12 +34,16 @@ pub(crate) fn lock_writer(
     me: WriterId,
 ) -> Result<WriterLock> {
     let path = &files.lock;
+    let until = Instant::now() + PATIENCE;
     let lock = loop {
         match disk.try_lock(path) {
             Ok(lock) => break lock,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 if !leaving().wait_for_others(path, me) {
-                    return Err(held(op, disk, path));
+                    if Instant::now() >= until {
+                        return Err(held(op, disk, path));
+                    }
+                    std::thread::sleep(ASK_AGAIN);
                 }
             }
             Err(e) => return Err(io_error(op, path, "cannot lock the partition", e)),

@@ -13,6 +13,7 @@ use eb_contract::{
 };
 use parking_lot::RwLock;
 
+use crate::block_on::block_on;
 use crate::bus::{BusShared, PartitionState, TopicState};
 use crate::offload::offload;
 use crate::queue::{Acked, Run};
@@ -116,12 +117,12 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&self, topic: &Topic, record: PublishRecord) -> Result<PublishOne> {
+    fn publish(&self, topic: &Topic, record: PublishRecord, may_block: bool) -> Result<PublishOne> {
         let partitions = self.partitions(OP, topic)?;
         self.check(&record).map_err(|e| e.at(topic))?;
         let partition = partition_for(&record.partition_key, partitions);
         let writer = self.writer(OP, topic, partition.0)?;
-        let (run, unattended) = writer.enqueue_one(record)?;
+        let (run, unattended) = writer.enqueue_one(record, may_block)?;
         Ok(PublishOne { writer, run, slot: None, unattended })
     }
 
@@ -149,6 +150,17 @@ impl FilePublisher {
         Self { session }
     }
 
+    /// Publishes one record from a thread that may block, such as a plain program's; with few publishers about, this thread writes and syncs
+    /// by itself, without any hand-over.
+    ///
+    /// # Errors
+    /// As for [`publish`](EventBusPublisher::publish).
+    pub fn publish_blocking(&self, topic: &Topic, record: PublishRecord) -> Result<EbRef> {
+        let mut publish = self.session.publish(topic, record, true)?;
+        publish.unattended.see_to_now();
+        block_on(publish)
+    }
+
     /// Locks and recovers all partitions of a topic now instead of at their first publish, and says what was found. Starts no
     /// writer thread. Dropping the future does not stop what it began.
     ///
@@ -172,7 +184,7 @@ impl EventBusPublisher for FilePublisher {
 
     /// Appends one record; the future is ready once it is synced. The first call for a topic reads its metadata, two small file operations.
     fn publish(&self, topic: &Topic, record: PublishRecord) -> BoxFuture<'static, Result<EbRef>> {
-        match self.session.publish(topic, record) {
+        match self.session.publish(topic, record, false) {
             Ok(future) => Box::pin(future),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
@@ -308,7 +320,7 @@ impl Session {
             });
             match queued {
                 Ok((writer, runs, unattended)) => {
-                    batch.parts.push(Part { writer, runs, unattended, positions })
+                    batch.parts.push(Part { writer, runs, unattended, positions });
                 }
                 Err(error) => positions.iter().for_each(|at| batch.results[*at] = Some(Err(error.clone()))),
             }

@@ -108,12 +108,16 @@ impl PartitionWriter {
 
     /// Queues one record. Its place in the log is fixed when this returns. The caller sees to it that [`Unattended::see_to`]
     /// is called for what comes back.
-    pub(crate) fn enqueue_one(self: &Arc<Self>, record: PublishRecord) -> Result<(Run, Unattended)> {
+    pub(crate) fn enqueue_one(
+        self: &Arc<Self>,
+        record: PublishRecord,
+        may_block: bool,
+    ) -> Result<(Run, Unattended)> {
         let now = Timestamp::now();
         let mut state = self.state.lock();
         self.prepare(&mut state, std::slice::from_ref(&record))?;
         let run = state.queue.push_one(record, now);
-        Ok((run, self.attend(state)))
+        Ok((run, self.attend(state, may_block)))
     }
 
     /// Queues the records of one call, in order, all or none; otherwise as [`PartitionWriter::enqueue_one`].
@@ -125,7 +129,7 @@ impl PartitionWriter {
         let mut state = self.state.lock();
         self.prepare(&mut state, &records)?;
         let runs = state.queue.push_all(records, now);
-        Ok((runs, self.attend(state)))
+        Ok((runs, self.attend(state, false)))
     }
 
     /// Checks that these records may be queued and that there is a thread to take them.
@@ -154,8 +158,8 @@ impl PartitionWriter {
     }
 
     /// After queueing: leaves the records to the caller's own thread if few are about, and to the writer's thread otherwise.
-    fn attend(self: &Arc<Self>, state: MutexGuard<'_, State>) -> Unattended {
-        let inline = self.shared.config.inline_commit.is_some()
+    fn attend(self: &Arc<Self>, state: MutexGuard<'_, State>, may_block: bool) -> Unattended {
+        let inline = (may_block || self.shared.config.inline_commit.is_some())
             && matches!(state.phase, Phase::Running)
             && state.expected <= INLINE_CALLS
             && state.queue.front_calls() <= INLINE_CALLS;
@@ -178,16 +182,17 @@ impl PartitionWriter {
 
     /// Writes and syncs what is queued on this thread, if that is allowed here and nobody else is at it.
     fn commit_inline(&self) {
-        let allowed = self.shared.config.inline_commit.as_ref().is_some_and(|inline| {
-            inline.run(|| {
-                // Whoever holds it looks at the queue again after giving it up, so what is queued is not forgotten.
-                if let Some(log) = self.log.try_lock() {
-                    self.commit(log);
-                    self.ring(self.state.lock());
-                }
-            })
-        });
-        if !allowed {
+        let inline = self.shared.config.inline_commit.as_ref();
+        if !inline.is_some_and(|inline| inline.run(|| self.commit_here())) {
+            self.ring(self.state.lock());
+        }
+    }
+
+    /// Writes and syncs what is queued on this thread, if nobody else is at it.
+    fn commit_here(&self) {
+        // Whoever holds it looks at the queue again after giving it up, so what is queued is not forgotten.
+        if let Some(log) = self.log.try_lock() {
+            self.commit(log);
             self.ring(self.state.lock());
         }
     }
@@ -458,6 +463,13 @@ impl State {
 pub(crate) struct Unattended(Option<Arc<PartitionWriter>>);
 
 impl Unattended {
+    /// To be called on a thread that may block as long as it likes.
+    pub(crate) fn see_to_now(&mut self) {
+        if let Some(writer) = self.0.take() {
+            writer.commit_here();
+        }
+    }
+
     /// To be called when the records are first polled for.
     pub(crate) fn see_to(&mut self) {
         if let Some(writer) = self.0.take() {

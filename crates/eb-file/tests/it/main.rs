@@ -1,0 +1,7 @@
+//! The file bus through its public face, on real folders.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+mod common;
+mod recovering;
+mod writing;
