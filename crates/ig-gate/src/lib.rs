@@ -1,1 +1,80 @@
 //! The ingestion gate: the only way for an event into the bus.
+//!
+//! # What it does with an input
+//! ```text
+//! bytes ─► envelope and its schema ─► class and required pins ─► payload schema policy ─► partition key
+//!       ─► dedupe (in flight, then index) ─► publish ─► index ─► receipt
+//! ```
+//! The first step that fails decides. The canonical form is made once, and what is published is what readers get. The
+//! partition key is chosen before the dedupe look-up, because the event's place among those of its key is fixed in the
+//! call; an event without one is refused before anything is asked, so the answers are the same.
+//!
+//! | answer | means |
+//! |---|---|
+//! | [`Decision::Admit`] | the event is durable in the log at `eb_ref`, and this call put it there |
+//! | [`Decision::Duplicate`] | it was admitted before, at `eb_ref` |
+//! | [`Decision::Quarantine`] | it was refused; the evidence was durable before the receipt was given |
+//! | [`GateError`] | no answer: send it again where the error allows it. Never a receipt |
+//!
+//! # The log is the admission ledger
+//! The dedupe index is a view of the log. Opening checks the one against the other and reads what the index lacks, so
+//! a crash between append and index write neither admits twice nor forgets. An event whose publish had an unknown outcome
+//! is looked for in the log before its key may be decided again. "Admitted once" means one `eb_ref` in receipts for one
+//! event; after an unknown outcome the log may hold a copy.
+//!
+//! # Order, duplicates, cancellation
+//! - Two calls of [`Gate::admit`] made one after the other publish in that order where their partition keys are equal.
+//! - A duplicate of an event in flight waits for its outcome: DUPLICATE if it was admitted, QUARANTINE if it was admitted
+//!   with another payload, and the same error if it failed.
+//! - Dropping an [`Admission`] does not withdraw the event.
+//!
+//! # Failures
+//! | what | answer | then |
+//! |---|---|---|
+//! | the bus refuses, without effect | `EB_UNAVAILABLE`, `EB_THROTTLED` | the key is free at once |
+//! | a publish with an unknown outcome | `PUBLISH_OUTCOME_UNKNOWN` | the key is blocked until the log has told |
+//! | the index cannot answer | `INDEX_UNAVAILABLE` | nothing was published |
+//! | the index does not take an ACKed event | ADMIT | the gate answers for the key itself, and tries again |
+//! | the evidence cannot be stored | `EVIDENCE_UNAVAILABLE` | no receipt cites what is not there |
+//! | the index's checkpoint falls behind by its `max_lag` | `GATE_UNHEALTHY` | admits again once it has caught up |
+//! | closed | `GATE_CLOSED` | |
+//!
+//! # Where things are
+//! `admission` (one input from call to answer), `inflight` (keys being decided), `sequencer` (events that wait for their
+//! turn), `reconcile` and `takeover` (unknown outcomes), `checkpoint` and `progress` (how far index and log are), `recovery`
+//! (opening), `quarantine`, `policy`, `receipt`, `lookup`, `health`, `metrics`.
+
+mod admission;
+mod checkpoint;
+mod config;
+mod core;
+mod error;
+mod gate;
+mod health;
+mod inflight;
+mod lookup;
+mod metrics;
+pub mod policy;
+mod progress;
+pub mod quarantine;
+mod reason;
+mod receipt;
+mod reconcile;
+mod recovery;
+mod scan;
+mod sequencer;
+mod takeover;
+pub mod yaml;
+
+pub use admission::Admission;
+pub use config::GateConfig;
+pub use error::{GateError, GateErrorCode};
+pub use gate::{Gate, GateParts};
+pub use health::{Health, HealthCheck, HealthStatus};
+pub use policy::Policy;
+pub use quarantine::{LogQuarantine, QuarantineStore};
+pub use reason::{Detail, ReasonCode};
+pub use receipt::{
+    Decision, DigestAlgo, EvidenceKind, EvidenceRef, InvalidReceiptId, PayloadDigest, Pins, Receipt,
+    ReceiptId,
+};

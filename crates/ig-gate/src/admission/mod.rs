@@ -1,0 +1,198 @@
+//! One admission, from the call to its answer.
+
+mod decide;
+mod evidence;
+mod launch;
+mod publish;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use eb_contract::stores::AdmissionEntry;
+use tokio::task::JoinHandle;
+use tracing::Span;
+
+pub(crate) use decide::{Bounds, Candidate, Refusal, entry_of, event_prefix, identify};
+pub(crate) use launch::{no_answer, reserve_request};
+pub(crate) use publish::publish;
+
+use crate::error::{GateError, GateErrorCode};
+use crate::gate::Gate;
+use crate::inflight::{Flight, Outcome};
+use crate::metrics::since;
+use crate::reason::{Detail, ReasonCode};
+use crate::receipt::{Decision, Receipt};
+
+/// The answer to one [`Gate::admit`], to be awaited.
+///
+/// The event's place in the order of its key was fixed when `admit` was called. Dropping this does not withdraw the
+/// event: it is admitted or refused all the same, unobserved, and sending it again gives the answer.
+#[must_use = "the answer comes only when awaited"]
+pub struct Admission {
+    gate: Gate,
+    state: State,
+    span: Span,
+}
+
+enum State {
+    Answered(Option<Result<Receipt, GateError>>),
+    Leading(Arc<Flight>, Box<Candidate>),
+    Following(Arc<Flight>, Box<Candidate>),
+    Quarantining(JoinHandle<Result<Receipt, GateError>>),
+}
+
+impl Admission {
+    /// Does all that can be done in the call.
+    pub(crate) fn start(gate: Gate, input: &Bytes) -> Self {
+        let span = tracing::debug_span!(
+            "admit",
+            event_id = tracing::field::Empty,
+            decision = tracing::field::Empty,
+            eb_ref = tracing::field::Empty,
+            error = tracing::field::Empty,
+        );
+        let state = span.in_scope(|| Self::decide(&gate, input, &span));
+        Self { gate, state, span }
+    }
+
+    fn decide(gate: &Gate, input: &Bytes, span: &Span) -> State {
+        let core = &gate.core;
+        if core.is_closed() {
+            return State::Answered(Some(Err(GateError::closed())));
+        }
+        if let Err(error) = core.fit() {
+            return State::Answered(Some(Err(error)));
+        }
+        let started = Instant::now();
+        let decided = decide::decide(&core.policy, core.bounds, input);
+        since(&core.metrics.decide, started);
+        let candidate = match decided {
+            Ok(candidate) => candidate,
+            Err(refusal) => {
+                span.record("event_id", refusal.event.event_id.as_deref());
+                return Self::quarantine(gate, refusal);
+            }
+        };
+        span.record("event_id", candidate.event.event_id.as_deref());
+        let flight = Arc::new(Flight::new(
+            candidate.key,
+            candidate.payload_hash,
+            candidate.topic.clone(),
+            core.units(candidate.envelope.len()),
+        ));
+        if let Err(first) = core.flights.insert(&flight) {
+            // From now on two callers depend on it.
+            first.detach(core);
+            return State::Following(first, Box::new(candidate));
+        }
+        launch::launch(core, &flight, &candidate);
+        State::Leading(flight, Box::new(candidate))
+    }
+
+    fn quarantine(gate: &Gate, refusal: Box<Refusal>) -> State {
+        match evidence::keep(&gate.core, refusal) {
+            Ok(task) => State::Quarantining(task),
+            Err(error) => State::Answered(Some(Err(error))),
+        }
+    }
+
+    /// What a flight's outcome means for this caller.
+    fn conclude(&self, candidate: Candidate, outcome: Outcome, leading: bool) -> State {
+        let (entry, decision) = match outcome {
+            Outcome::Failed(error) => return State::Answered(Some(Err(error))),
+            Outcome::Admitted(entry) if leading => (entry, Decision::Admit),
+            Outcome::Admitted(entry) | Outcome::Before(entry) => (entry, Decision::Duplicate),
+        };
+        if entry.payload_hash != candidate.payload_hash {
+            return Self::quarantine(&self.gate, contradiction(candidate, entry));
+        }
+        let rev = Arc::clone(&self.gate.core.rev);
+        let Candidate { event, admission, .. } = candidate;
+        State::Answered(Some(Ok(Receipt::admitted(decision, event, admission, entry.eb_ref, rev))))
+    }
+
+    fn answer(&self, answer: Result<Receipt, GateError>) -> Result<Receipt, GateError> {
+        self.gate.core.metrics.answered(&answer);
+        match &answer {
+            Ok(receipt) => {
+                self.span.record("decision", receipt.decision.as_str());
+                if let Some(eb_ref) = &receipt.eb_ref {
+                    self.span.record("eb_ref", tracing::field::display(eb_ref));
+                }
+            }
+            Err(error) => {
+                self.span.record("error", tracing::field::display(error));
+            }
+        }
+        answer
+    }
+}
+
+/// An event whose identity was admitted with another payload.
+fn contradiction(candidate: Candidate, first: AdmissionEntry) -> Box<Refusal> {
+    let problem =
+        format!("differs from that of the event that was admitted under this identity at {}", first.eb_ref);
+    Box::new(Refusal {
+        reason: ReasonCode::PayloadHashMismatch,
+        details: vec![Detail::new("payload", problem)],
+        event: candidate.event,
+        input: candidate.input,
+        first: Some(first),
+    })
+}
+
+impl Future for Admission {
+    type Output = Result<Receipt, GateError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let _entered = this.span.clone().entered();
+        loop {
+            let (outcome, leading) = match &mut this.state {
+                State::Answered(answer) => {
+                    let answer = answer.take().unwrap_or_else(|| {
+                        Err(GateError::new(
+                            GateErrorCode::GateUnhealthy,
+                            eb_contract::Retry::Later,
+                            "the admission was answered before",
+                        ))
+                    });
+                    return Poll::Ready(this.answer(answer));
+                }
+                State::Quarantining(task) => match Pin::new(task).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(kept) => {
+                        let answer = kept.unwrap_or_else(|e| Err(evidence::task_ended(&e)));
+                        this.state = State::Answered(Some(answer));
+                        continue;
+                    }
+                },
+                State::Leading(flight, _) => match flight.poll_lead(&this.gate.core, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(outcome) => (outcome, true),
+                },
+                State::Following(flight, _) => match flight.poll_follow(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(outcome) => (outcome, false),
+                },
+            };
+            let state = std::mem::replace(&mut this.state, State::Answered(None));
+            if let State::Leading(_, candidate) | State::Following(_, candidate) = state {
+                this.state = this.conclude(*candidate, outcome, leading);
+            }
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        // The publish may have been called: what becomes of it must reach the index all the same.
+        if let State::Leading(flight, _) = &self.state {
+            flight.detach(&self.gate.core);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! From a reserved key to the index: publish, confirm, or give back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use eb_contract::stores::{AdmissionEntry, Confirmation, ReservationId};
+use eb_contract::{BoxFuture, Effect, PublishRecord};
+
+use crate::core::Core;
+use crate::inflight::{Driven, Flight, Outcome};
+use crate::metrics::since;
+
+/// Calls publish, which fixes the event's place among this gate's, and gives the rest as a future.
+pub(crate) fn publish(
+    core: &Arc<Core>,
+    flight: &Flight,
+    record: PublishRecord,
+    reservation: ReservationId,
+) -> BoxFuture<'static, Driven> {
+    let (partition_key, envelope) = (record.partition_key.clone(), record.envelope.clone());
+    let started = Instant::now();
+    let publish = core.publisher.publish(&flight.topic, record);
+    let core = Arc::clone(core);
+    let (key, payload_hash) = (flight.key, flight.payload_hash);
+    Box::pin(async move {
+        let published = publish.await;
+        since(&core.metrics.publish, started);
+        let eb_ref = match published {
+            Ok(eb_ref) => eb_ref,
+            Err(error) if error.effect() == Effect::Unknown => {
+                return Driven::Unknown(core.publish_failed(error));
+            }
+            Err(error) => {
+                // Should the index not hear of it, the reservation's lease ends it.
+                if let Err(error) = core.index.release(vec![reservation]).await {
+                    core.note(&error);
+                    tracing::warn!(%error, "a reservation could not be given back");
+                }
+                return Driven::Settled(Outcome::Failed(core.publish_failed(error)));
+            }
+        };
+        let behind = core.progress.acked(&eb_ref, &partition_key, &envelope);
+        if behind.is_multiple_of(core.checkpoint_every()) {
+            core.wake_checkpointer.notify_one();
+        }
+        let entry = AdmissionEntry { key, payload_hash, eb_ref };
+        let confirmation = Confirmation { reservation, entry: entry.clone() };
+        let started = Instant::now();
+        let confirmed = core.index.confirm(vec![confirmation]).await;
+        since(&core.metrics.index, started);
+        match confirmed {
+            Ok(()) => Driven::Settled(Outcome::Admitted(entry)),
+            Err(error) => {
+                core.note(&error);
+                tracing::warn!(%error, eb_ref = %entry.eb_ref, "admitted, but the index did not take it; trying again");
+                Driven::Unindexed(entry)
+            }
+        }
+    })
+}

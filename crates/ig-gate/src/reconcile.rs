@@ -1,0 +1,145 @@
+//! What became of publishes with unknown outcomes, by the log.
+//!
+//! A key whose publish ended with [`Effect::Unknown`](eb_contract::Effect::Unknown) stays blocked, and its callers are
+//! told `PUBLISH_OUTCOME_UNKNOWN`, until this has read the log from a cut that lies before the publish:
+//!
+//! | the log | and | then |
+//! |---|---|---|
+//! | holds the record | | it is admitted: the index gets the entry, later calls are answered DUPLICATE |
+//! | does not, single writer | `probe` said before the read that a publish could succeed | it never was published: the key is free |
+//! | does not, several writers | the unknown outcome was older than `unknown_deadline` before the read | the same; what still comes is a copy |
+//! | does not, otherwise | | it stays blocked; the next look comes soon |
+//!
+//! A poisoned partition fails its `probe`, so its keys stay blocked until the bus is opened anew, and the gate with it.
+//! Keys that were ACKed but that the index did not take are handed to it again here, too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use eb_contract::stores::{AdmissionEntry, Confirmation};
+use eb_contract::{Cut, PartitionId, Result, Topic};
+
+use crate::core::{Core, Unknown};
+use crate::inflight::Flight;
+use crate::scan::TopicScan;
+
+/// The first and the longest pause between two looks.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+
+/// Looks after blocked keys until the gate is gone.
+pub(crate) async fn run(core: Arc<Core>) {
+    loop {
+        core.wake_reconciler.notified().await;
+        let mut pause = PAUSE.0;
+        while !settle_all(&core).await {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE.1),
+                () = core.wake_reconciler.notified() => pause = PAUSE.0,
+            }
+        }
+    }
+}
+
+/// One look at everything that is blocked. Gives back whether nothing is any more.
+pub(crate) async fn settle_all(core: &Arc<Core>) -> bool {
+    retry_unindexed(core).await;
+    let mut by_topic: HashMap<Topic, Vec<Unknown>> = HashMap::new();
+    for unknown in core.blocked.lock().unknown.iter() {
+        by_topic.entry(unknown.flight.topic.clone()).or_default().push(unknown.clone());
+    }
+    for (topic, unknown) in by_topic {
+        if let Err(error) = reconcile(core, &topic, unknown).await {
+            core.note(&error);
+            tracing::warn!(%error, %topic, "unknown outcomes could not be reconciled yet");
+        }
+    }
+    let blocked = core.blocked.lock();
+    core.metrics.unknown.set(blocked.unknown.len() as f64);
+    blocked.unknown.is_empty() && blocked.unindexed.is_empty()
+}
+
+async fn retry_unindexed(core: &Arc<Core>) {
+    let waiting = core.blocked.lock().unindexed.clone();
+    for (flight, entry) in waiting {
+        match tell_index(core, &flight, entry).await {
+            Ok(()) => {
+                core.blocked.lock().unindexed.retain(|(f, _)| !Arc::ptr_eq(f, &flight));
+                core.unblock(&flight);
+            }
+            Err(error) => {
+                core.note(&error);
+                return;
+            }
+        }
+    }
+}
+
+async fn tell_index(core: &Core, flight: &Flight, entry: AdmissionEntry) -> Result<()> {
+    match flight.reservation() {
+        Some(reservation) => core.index.confirm(vec![Confirmation { reservation, entry }]).await,
+        None => core.index.apply(vec![entry]).await,
+    }
+}
+
+async fn reconcile(core: &Arc<Core>, topic: &Topic, unknown: Vec<Unknown>) -> Result<()> {
+    let several_writers = core.publisher.capabilities().multi_writer;
+    let is_final: Vec<bool> = if several_writers {
+        unknown.iter().map(|u| u.since.elapsed() >= core.config.unknown_deadline).collect()
+    } else {
+        let healthy = core.publisher.probe(topic).await.is_ok();
+        vec![healthy; unknown.len()]
+    };
+    let mut wanted: HashMap<[u8; 32], Option<AdmissionEntry>> =
+        unknown.iter().map(|u| (u.flight.key.dedupe, None)).collect();
+    let mut scan = TopicScan::open(core.reader.as_ref(), topic, start(core, topic, &unknown)).await?;
+    while let Some(scanned) = scan.next().await? {
+        for entry in scanned.entries {
+            if let Some(found @ None) = wanted.get_mut(&entry.key.dedupe) {
+                *found = Some(entry);
+            }
+        }
+    }
+    for (unknown, is_final) in unknown.into_iter().zip(is_final) {
+        let flight = &unknown.flight;
+        match wanted.remove(&flight.key.dedupe).flatten() {
+            Some(entry) => {
+                tracing::info!(eb_ref = %entry.eb_ref, "an unknown outcome: the event is in the log");
+                tell_index(core, flight, entry).await?;
+            }
+            None if is_final => {
+                tracing::info!(%topic, "an unknown outcome: the event is not in the log");
+                if let Some(reservation) = flight.reservation() {
+                    core.index.release(vec![reservation]).await?;
+                }
+            }
+            None => continue,
+        }
+        core.blocked.lock().unknown.retain(|u| !Arc::ptr_eq(&u.flight, flight));
+        core.unblock(flight);
+    }
+    Ok(())
+}
+
+/// Cuts at or before every place where these publishes may have landed.
+fn start(core: &Core, topic: &Topic, unknown: &[Unknown]) -> BTreeMap<PartitionId, Cut> {
+    if !core.index.is_shared() {
+        // The index's checkpoint never passes a key that is in flight or blocked.
+        return core.progress.committed_cuts(topic).into_iter().collect();
+    }
+    let mut starts = unknown.iter().map(|u| u.flight.start().into_iter().collect::<BTreeMap<_, _>>());
+    let mut all = starts.next().unwrap_or_default();
+    for start in starts {
+        // A partition that one of them does not name is read from its beginning.
+        all.retain(|partition, cut| match start.get(partition) {
+            Some(other) => {
+                if other.compare(cut).is_none_or(std::cmp::Ordering::is_lt) {
+                    *cut = *other;
+                }
+                true
+            }
+            None => false,
+        });
+    }
+    all
+}

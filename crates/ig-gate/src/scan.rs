@@ -1,0 +1,146 @@
+//! Reading the log as the ledger of admissions: from cuts to the head, as index entries.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use canonical_envelope::{Envelope, Limits};
+use eb_contract::stores::AdmissionEntry;
+use eb_contract::{
+    Cursor, Cut, EnvelopeRef, Error, ErrorKind, EventBusReader, PartitionId, PartitionInfo, PartitionKey,
+    ReadLimit, ReadState, Record, Result, StartAt, Topic,
+};
+
+use crate::admission::entry_of;
+
+/// What is read at a time.
+const LIMIT: ReadLimit = ReadLimit { max_records: 1000, max_bytes: 4 << 20, wait: std::time::Duration::ZERO };
+
+/// Reads the partitions of a topic one after the other, parents before their children, each from its cut to its head.
+pub(crate) struct TopicScan<'s> {
+    reader: &'s dyn EventBusReader,
+    topic: &'s Topic,
+    from: BTreeMap<PartitionId, Cut>,
+    todo: VecDeque<PartitionId>,
+    current: Option<Box<dyn Cursor>>,
+}
+
+/// Some of a partition's records, as entries.
+pub(crate) struct Scanned {
+    pub(crate) partition: PartitionId,
+    /// In the order of the log.
+    pub(crate) entries: Vec<AdmissionEntry>,
+    /// The cut behind them.
+    pub(crate) next: Cut,
+    /// The last of the records.
+    pub(crate) last: Option<(PartitionKey, EnvelopeRef)>,
+}
+
+impl<'s> TopicScan<'s> {
+    /// Partitions that `from` does not name are read from their beginning.
+    pub(crate) async fn open(
+        reader: &'s dyn EventBusReader,
+        topic: &'s Topic,
+        from: BTreeMap<PartitionId, Cut>,
+    ) -> Result<Self> {
+        let listed = reader.partitions(topic).await?.partitions;
+        Ok(Self { reader, topic, from, todo: parents_first(&listed), current: None })
+    }
+
+    /// The next records; `None` when every partition was read to its head.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or holds a record that is no canonical envelope.
+    pub(crate) async fn next(&mut self) -> Result<Option<Scanned>> {
+        loop {
+            let mut cursor = match self.current.take() {
+                Some(cursor) => cursor,
+                None => match self.todo.pop_front() {
+                    None => return Ok(None),
+                    Some(partition) => {
+                        open_cursor(self.reader, self.topic, partition, self.from.get(&partition)).await?
+                    }
+                },
+            };
+            let batch = cursor.next(LIMIT).await?;
+            let partition = cursor.partition_id();
+            if batch.state == ReadState::More {
+                self.current = Some(cursor);
+            }
+            let entries = batch.records.iter().map(entry).collect::<Result<Vec<_>>>()?;
+            // A log is longer than what one turn on a runtime's thread should take.
+            tokio::task::yield_now().await;
+            if entries.is_empty() && self.current.is_some() {
+                continue;
+            }
+            // A copy of its own: the record may be a slice of a large block.
+            let last = batch.records.last().and_then(|r| {
+                let key = PartitionKey::new(r.partition_key.as_str().to_owned()).ok()?;
+                let bytes = bytes::Bytes::copy_from_slice(r.envelope.as_bytes());
+                Some((key, EnvelopeRef::from_stored(bytes)))
+            });
+            return Ok(Some(Scanned { partition, entries, next: batch.next, last }));
+        }
+    }
+}
+
+async fn open_cursor(
+    reader: &dyn EventBusReader,
+    topic: &Topic,
+    partition: PartitionId,
+    from: Option<&Cut>,
+) -> Result<Box<dyn Cursor>> {
+    let start = match from {
+        Some(Cut::Begin) | None => StartAt::Earliest,
+        Some(cut) => StartAt::Cut(*cut),
+    };
+    match reader.cursor(topic, partition, start).await {
+        // Of a stream that forgets: what lies below its horizon is the index's alone, by the dedupe horizon.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::OutOfRange { .. }) && reader.capabilities().retention =>
+        {
+            tracing::warn!(%error, "the index's cut lies below the retention horizon; reading from the oldest left");
+            reader.cursor(topic, partition, StartAt::Earliest).await
+        }
+        other => other,
+    }
+}
+
+/// Partitions in an order in which none comes before a parent of its own that is listed too.
+fn parents_first(listed: &[PartitionInfo]) -> VecDeque<PartitionId> {
+    let all: BTreeSet<PartitionId> = listed.iter().map(|p| p.id).collect();
+    let mut done = BTreeSet::new();
+    let mut order = VecDeque::new();
+    while order.len() < listed.len() {
+        let before = order.len();
+        for info in listed {
+            let free = info.parents.iter().all(|p| !all.contains(p) || done.contains(p));
+            if free && done.insert(info.id) {
+                order.push_back(info.id);
+            }
+        }
+        if order.len() == before {
+            // A circle of parents is nothing that a backend reports; order then means nothing.
+            order.extend(all.difference(&done).copied().collect::<Vec<_>>());
+        }
+    }
+    order
+}
+
+/// The envelope of a record that the gate admitted.
+///
+/// # Errors
+/// For one that is no canonical envelope: the gate never published it.
+pub(crate) fn envelope_of(record: &Record) -> Result<Envelope<'_>> {
+    // Limits may have been wider when it was admitted.
+    let limits = Limits::new(Limits::MAX_BYTES, Limits::MAX_DEPTH);
+    Envelope::parse_with(record.envelope.as_bytes(), limits).map_err(|invalid| {
+        let kind = ErrorKind::Corrupt { file: record.eb_ref.topic.to_string(), line: None, byte: None };
+        Error::new(kind, "read admissions", "the record is no canonical envelope, so no gate has admitted it")
+            .at(&record.eb_ref)
+            .with_source(invalid)
+            .advise("find out who else writes to this log; only the gate may")
+    })
+}
+
+fn entry(record: &Record) -> Result<AdmissionEntry> {
+    Ok(entry_of(&envelope_of(record)?, record.eb_ref.clone()))
+}

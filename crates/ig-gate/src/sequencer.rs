@@ -1,0 +1,219 @@
+//! Events that wait for their turn, one task for all of them.
+//!
+//! Here come the events that [`admission`](crate::admission) could not publish in the call: those of a shared index
+//! (which answers over a network, many keys at a time), those past the bound on admissions in flight, those whose
+//! look-up was not ready, and whatever came after them under the same partition key.
+//!
+//! The queue is bounded by [`GateConfig::max_waiting`](crate::GateConfig::max_waiting). It is worked off in batches:
+//! room for each, one [`reserve`](eb_contract::stores::AdmissionIndex::reserve) for all, then publishes in order. A
+//! key that another gate is publishing is parked with everything of its lane behind it, until that gate has
+//! confirmed, or its lease has ended and the log has told what became of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use eb_contract::stores::Reserved;
+use eb_contract::{BoxFuture, PublishRecord, Result, Retry};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::admission::{publish, reserve_request};
+use crate::core::{Core, Lane};
+use crate::error::{GateError, GateErrorCode};
+use crate::inflight::{Driven, Flight, Outcome};
+use crate::takeover::{self, Takeover};
+
+/// The most events of one reserve call.
+const BATCH: usize = 512;
+/// The shortest and longest time between two looks at a key that another gate is publishing.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
+
+/// One event that waits.
+pub(crate) struct Turn {
+    flight: Arc<Flight>,
+    record: PublishRecord,
+    lane: Lane,
+    reserve: Option<BoxFuture<'static, Result<Reserved>>>,
+    answer: Option<Reserved>,
+    has_units: bool,
+    /// Since when another gate is known to be publishing it.
+    elsewhere: Option<Instant>,
+}
+
+impl Turn {
+    /// `reserve` is the look-up, where it was started already; the flight then has its room too.
+    pub(crate) fn new(
+        flight: Arc<Flight>,
+        record: PublishRecord,
+        lane: Lane,
+        reserve: Option<BoxFuture<'static, Result<Reserved>>>,
+    ) -> Self {
+        let has_units = reserve.is_some();
+        Self { flight, record, lane, reserve, answer: None, has_units, elsewhere: None }
+    }
+}
+
+/// Lanes whose first event another gate is publishing.
+type Parked = HashMap<Lane, (Instant, VecDeque<Turn>)>;
+
+/// Works off the queue until the gate is gone.
+pub(crate) async fn run(core: Arc<Core>, mut turns: mpsc::Receiver<Turn>) {
+    let mut parked = Parked::new();
+    loop {
+        let due = parked.values().map(|(at, _)| *at).min();
+        let first = match due {
+            None => turns.recv().await,
+            Some(at) => tokio::select! {
+                turn = turns.recv() => turn,
+                () = tokio::time::sleep_until(at) => None,
+            },
+        };
+        if first.is_none() && due.is_none() {
+            return;
+        }
+        let mut batch = take_due(&mut parked);
+        let mut newcomer = first;
+        while let Some(turn) = newcomer {
+            match parked.get_mut(&turn.lane) {
+                Some((_, behind)) => behind.push_back(turn),
+                None => batch.push(turn),
+            }
+            newcomer = if batch.len() < BATCH { turns.try_recv().ok() } else { None };
+        }
+        work_off(&core, &mut parked, batch).await;
+    }
+}
+
+/// The parked lanes whose time has come, each whole and in order.
+fn take_due(parked: &mut Parked) -> Vec<Turn> {
+    let now = Instant::now();
+    let due: Vec<Lane> = parked.iter().filter(|(_, (at, _))| *at <= now).map(|(lane, _)| *lane).collect();
+    due.into_iter().filter_map(|lane| parked.remove(&lane)).flat_map(|(_, turns)| turns).collect()
+}
+
+/// Makes room for each event, in order, then decides as many as there is room for.
+async fn work_off(core: &Arc<Core>, parked: &mut Parked, batch: Vec<Turn>) {
+    let mut ready = Vec::with_capacity(batch.len());
+    for mut turn in batch {
+        if !turn.has_units {
+            if core
+                .permits
+                .try_acquire_many(turn.flight.units)
+                .map(tokio::sync::SemaphorePermit::forget)
+                .is_err()
+            {
+                // Those before it may be what others' room depends on.
+                decide(core, parked, std::mem::take(&mut ready)).await;
+                match core.permits.acquire_many(turn.flight.units).await {
+                    Ok(room) => room.forget(),
+                    Err(_) => continue,
+                }
+            }
+            turn.has_units = true;
+            turn.flight.hold_units();
+        }
+        ready.push(turn);
+    }
+    decide(core, parked, ready).await;
+}
+
+async fn decide(core: &Arc<Core>, parked: &mut Parked, mut turns: Vec<Turn>) {
+    reserve(core, &mut turns).await;
+    for turn in turns {
+        if let Some((_, behind)) = parked.get_mut(&turn.lane) {
+            behind.push_back(turn);
+            continue;
+        }
+        conclude(core, parked, turn).await;
+    }
+}
+
+/// Asks the index for all that have no answer yet. Those it cannot answer end here.
+async fn reserve(core: &Arc<Core>, turns: &mut Vec<Turn>) {
+    let mut requests = Vec::new();
+    for turn in turns.iter().filter(|t| t.answer.is_none() && t.reserve.is_none()) {
+        let start =
+            if core.index.is_shared() { core.progress.acked_cuts(&turn.flight.topic) } else { Vec::new() };
+        requests.push(reserve_request(core, &turn.flight, start));
+    }
+    let mut answers = VecDeque::new();
+    let mut failure = None;
+    if !requests.is_empty() {
+        match core.index.reserve(&requests).await {
+            Ok(reserved) => answers = reserved.into(),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let mut requests = requests.into_iter();
+    for turn in std::mem::take(turns) {
+        let mut turn = turn;
+        let answer = match (turn.answer.take(), turn.reserve.take()) {
+            (Some(answer), _) => Ok(answer),
+            (None, Some(started)) => started.await,
+            (None, None) => {
+                let start = requests.next().map(|r| r.start).unwrap_or_default();
+                let answer = match &failure {
+                    Some(error) => Err(error.clone()),
+                    None => answers.pop_front().ok_or_else(crate::admission::no_answer),
+                };
+                if let Ok(Reserved::Fresh(reservation)) = &answer {
+                    turn.flight.reserved(*reservation, start);
+                }
+                answer
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                turn.answer = Some(answer);
+                turns.push(turn);
+            }
+            Err(error) => {
+                core.note(&error);
+                end(core, &turn, Outcome::Failed(GateError::index(error)));
+            }
+        }
+    }
+}
+
+/// What an answer means for an event whose turn it is.
+async fn conclude(core: &Arc<Core>, parked: &mut Parked, mut turn: Turn) {
+    match turn.answer.take() {
+        Some(Reserved::Fresh(reservation)) => {
+            turn.flight.reserved(reservation, turn.flight.start());
+            let work = publish(core, &turn.flight, turn.record.clone(), reservation);
+            core.lanes.leave(turn.lane);
+            turn.flight.drive(core, work);
+        }
+        Some(Reserved::Admitted(entry)) => end(core, &turn, Outcome::Before(entry)),
+        Some(Reserved::InFlight { owner, lease_left }) => {
+            let since = *turn.elsewhere.get_or_insert_with(Instant::now);
+            let mut wait = lease_left.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
+            if lease_left.is_zero() {
+                match takeover::settle(core, &turn.flight).await {
+                    Ok(Takeover::Found(entry)) => return end(core, &turn, Outcome::Before(entry)),
+                    Ok(Takeover::Released) => wait = Duration::ZERO,
+                    Ok(Takeover::Undecided) => {}
+                    Err(error) => {
+                        core.note(&error);
+                        tracing::warn!(%error, %owner, "a reservation of another gate could not be settled");
+                    }
+                }
+            }
+            if since.elapsed() >= core.config.unknown_deadline {
+                let message =
+                    format!("gate {owner} has been publishing the event and has not told its outcome");
+                let error = GateError::new(GateErrorCode::PublishOutcomeUnknown, Retry::Later, message);
+                return end(core, &turn, Outcome::Failed(error));
+            }
+            let at = Instant::now() + wait;
+            parked.insert(turn.lane, (at, VecDeque::from([turn])));
+        }
+        None => end(core, &turn, Outcome::Failed(GateError::index(crate::admission::no_answer()))),
+    }
+}
+
+fn end(core: &Arc<Core>, turn: &Turn, outcome: Outcome) {
+    core.lanes.leave(turn.lane);
+    turn.flight.finish(core, Driven::Settled(outcome));
+}
