@@ -81,7 +81,8 @@
 //! given [`Pace::deadline`] to finish. `eb-memory`'s tests show the whole of it.
 //!
 //! # Hooking up stores
-//! [`checkpoint_store_suite!`] does the same for a [`CheckpointFactory`].
+//! [`checkpoint_store_suite!`] and [`admission_index_suite!`] do the same for a [`CheckpointFactory`] and an
+//! [`AdmissionFactory`].
 //!
 //! # What is expected of the surroundings
 //! The bus is healthy: a scenario takes an unexpected error, also one that is retryable or of unknown outcome, for a
@@ -94,6 +95,7 @@
 //! # Trusting the suite
 //! This crate's own tests run it against deliberately broken buses and stores, and each must be caught.
 
+mod admission;
 mod bus;
 mod checkpoint;
 mod events;
@@ -104,6 +106,10 @@ mod random;
 mod run;
 mod scenario;
 
+pub use admission::{
+    AdmissionCase, AdmissionFactory, AdmissionOffers, TestAdmissionIndex, admission_plan,
+    admission_scenarios, run_admission_scenario,
+};
 pub use bus::{
     BusCase, BusFactory, BusOffers, TestBus, bus_plan, bus_scenarios, check_bus_plan, run_bus_scenario,
 };

@@ -43,3 +43,17 @@ macro_rules! checkpoint_store_suite {
         }
     };
 }
+
+/// Expands to one test per scenario of the admission index suite for an
+/// [`AdmissionFactory`](crate::AdmissionFactory), and one that prints which are run and which are not.
+#[macro_export]
+macro_rules! admission_index_suite {
+    ($factory:expr) => {
+        $crate::__admission_scenarios!([$crate::__tests], ($crate::run_admission_scenario, $factory));
+
+        #[test]
+        fn the_plan_is_not_empty() {
+            $crate::print_plan(&$crate::admission_plan(&$factory));
+        }
+    };
+}

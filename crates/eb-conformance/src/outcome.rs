@@ -60,8 +60,10 @@ macro_rules! ensure_eq {
             (got, expected) => {
                 if got != expected {
                     return Err($crate::Failure::new(format!(
-                        "{}: got {got:?}, expected {expected:?}",
-                        format_args!($($why)+)
+                        "{}: got {}, expected {}",
+                        format_args!($($why)+),
+                        $crate::outcome::brief(got),
+                        $crate::outcome::brief(expected)
                     )));
                 }
             }
@@ -70,6 +72,35 @@ macro_rules! ensure_eq {
 }
 
 pub(crate) use {ensure, ensure_eq};
+
+/// What a value looks like, cut off where nobody would read on.
+pub(crate) fn brief(value: &(impl fmt::Debug + ?Sized)) -> String {
+    const MOST: usize = 400;
+    let text = format!("{value:?}");
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// Fails unless both lists are equal, naming the first place where they differ.
+#[track_caller]
+pub(crate) fn same_list<T: PartialEq + fmt::Debug>(what: &str, got: &[T], expected: &[T]) -> Outcome {
+    let differs = got.iter().zip(expected).position(|(a, b)| a != b);
+    let at = match differs {
+        None if got.len() == expected.len() => return Ok(()),
+        Some(at) => at,
+        None => got.len().min(expected.len()),
+    };
+    let show = |list: &[T]| list.get(at).map_or("nothing".to_owned(), |value| brief(value));
+    Err(Failure::new(format!(
+        "{what}: {} items, expected {}; item {at} is {}, expected {}",
+        got.len(),
+        expected.len(),
+        show(got),
+        show(expected)
+    )))
+}
 
 /// The error of a call that must fail with this kind ([`eb_contract::ErrorKind::code`]).
 #[track_caller]

@@ -1,4 +1,5 @@
 //! The reference backend against the suite, and its own faults.
 
+mod admissions;
 mod checkpoints;
 mod conformance;
