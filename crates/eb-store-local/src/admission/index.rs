@@ -1,17 +1,12 @@
-//! The index as the gate sees it.
+//! The index: opening, the steps that its calls are made of, closing.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use eb_contract::stores::{
-    AdmissionEntry, AdmissionIndex, AdmissionKey, Confirmation, IndexCheckpoint, OpenReservation,
-    PolicyEpoch, ReservationId, ReserveRequest, Reserved,
-};
-use eb_contract::{BoxFuture, Error, ErrorKind, Result};
-use futures_util::FutureExt;
-use futures_util::future::ready;
+use eb_contract::stores::{AdmissionEntry, Confirmation, ReserveRequest, Reserved};
+use eb_contract::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
 use super::layout;
@@ -30,11 +25,11 @@ const APPLY_CHUNK: usize = 4_096;
 
 /// The admission index of one gate, in a folder of its own. See the [crate docs](crate) for what it promises.
 ///
-/// Dropping it without [`AdmissionIndex::close`] is like a crash: what was only in memory is read from the log the
+/// Dropping it without [`close`](eb_contract::stores::AdmissionIndex::close) is like a crash: what was only in memory is read from the log the
 /// next time. Dropping waits for a write or merge under way, up to about a second.
 pub struct EmbeddedAdmissionIndex {
-    shared: Arc<Shared>,
-    max_lag: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) max_lag: usize,
     holding: Mutex<Option<Holding>>,
 }
 
@@ -126,29 +121,30 @@ impl EmbeddedAdmissionIndex {
         }
     }
 
-    /// Looks keys up in the table and hands `then` what it holds, with the tail, at one moment: nothing that was
-    /// known before it is missed.
-    fn at_one_moment<T>(
+    /// Asks the table and hands `then` its answer, with the tail, at one moment: nothing that was known before it is
+    /// missed.
+    pub(super) fn at_one_moment<Q, T>(
         shared: &Shared,
         op: &'static str,
-        keys: &(impl Iterator<Item = AdmissionKey> + Clone),
-        then: impl FnOnce(&mut Tail, Vec<Option<AdmissionEntry>>) -> T,
+        ask: impl Fn(&Store) -> Result<Q>,
+        then: impl FnOnce(&mut Tail, Q) -> T,
     ) -> Result<T> {
         loop {
             let done = usable(&mut shared.tail.lock(), op)?.done;
-            let stored = keys.clone().map(|key| shared.store.get(op, &key)).collect::<Result<Vec<_>>>()?;
+            let answer = ask(&shared.store)?;
             let mut tail = shared.tail.lock();
             let tail = usable(&mut tail, op)?;
             // Otherwise entries have moved from the tail to the table in between, perhaps behind our back.
             if tail.done == done {
-                return Ok(then(tail, stored));
+                return Ok(then(tail, answer));
             }
         }
     }
 
-    fn reserve_now(&self, requests: &[ReserveRequest]) -> Result<Vec<Reserved>> {
-        let keys = requests.iter().map(|request| request.key);
-        Self::at_one_moment(&self.shared, "reserve", &keys, |tail, stored| {
+    pub(super) fn reserve_now(&self, requests: &[ReserveRequest]) -> Result<Vec<Reserved>> {
+        let look_up =
+            |store: &Store| requests.iter().map(|r| store.get("reserve", &r.key)).collect::<Result<Vec<_>>>();
+        Self::at_one_moment(&self.shared, "reserve", look_up, |tail, stored| {
             let known = |(request, stored): (&ReserveRequest, Option<AdmissionEntry>)| match tail
                 .get(&request.key)
                 .cloned()
@@ -201,7 +197,7 @@ impl EmbeddedAdmissionIndex {
         tail.len() == 0 || tail.len() + n <= self.max_lag
     }
 
-    async fn confirm_all(&self, mut confirmed: Vec<Confirmation>) -> Result<()> {
+    pub(super) async fn confirm_all(&self, mut confirmed: Vec<Confirmation>) -> Result<()> {
         let n = confirmed.len();
         let rest = self
             .with_room("confirm", n, |tail| {
@@ -219,7 +215,7 @@ impl EmbeddedAdmissionIndex {
         self.apply_all("confirm", rest).await
     }
 
-    async fn apply_all(&self, op: &'static str, entries: Vec<AdmissionEntry>) -> Result<()> {
+    pub(super) async fn apply_all(&self, op: &'static str, entries: Vec<AdmissionEntry>) -> Result<()> {
         let mut entries = entries;
         while !entries.is_empty() {
             let rest = entries.split_off(entries.len().min(APPLY_CHUNK).min(self.max_lag));
@@ -235,8 +231,10 @@ impl EmbeddedAdmissionIndex {
             let (shared, chunk, max_lag) = (self.shared.clone(), chunk.clone(), self.max_lag);
             let inline = chunk.len() <= APPLY_INLINE;
             let work = move || {
-                let keys = chunk.iter().map(|entry| entry.key);
-                Self::at_one_moment(&shared, op, &keys, |tail, stored| {
+                let look_up = |store: &Store| {
+                    chunk.iter().map(|entry| store.get(op, &entry.key)).collect::<Result<Vec<_>>>()
+                };
+                Self::at_one_moment(&shared, op, look_up, |tail, stored| {
                     // Another call may have taken the room.
                     let room = tail.len() == 0 || tail.len() + chunk.len() <= max_lag;
                     if room {
@@ -256,7 +254,7 @@ impl EmbeddedAdmissionIndex {
     }
 
     /// Has everything that is in memory stored, with what `add` puts to it, and waits.
-    async fn store_all(&self, op: &'static str, add: impl FnOnce(&mut Tail) -> u64) -> Result<()> {
+    pub(super) async fn store_all(&self, op: &'static str, add: impl FnOnce(&mut Tail) -> u64) -> Result<()> {
         let mut progress = self.shared.progress.subscribe();
         let failures = progress.borrow().failures;
         let ticket = {
@@ -282,7 +280,7 @@ impl EmbeddedAdmissionIndex {
         }
     }
 
-    async fn close_all(&self) -> Result<()> {
+    pub(super) async fn close_all(&self) -> Result<()> {
         const OP: &str = "close";
         let mut progress = self.shared.progress.subscribe();
         let failures = progress.borrow().failures;
@@ -313,7 +311,7 @@ impl EmbeddedAdmissionIndex {
 }
 
 /// The tail of an index that was neither closed nor given up.
-fn usable<'a>(tail: &'a mut Tail, op: &'static str) -> Result<&'a mut Tail> {
+pub(super) fn usable<'a>(tail: &'a mut Tail, op: &'static str) -> Result<&'a mut Tail> {
     if tail.closed {
         return Err(error::closed(op));
     }
@@ -347,136 +345,4 @@ impl std::fmt::Debug for EmbeddedAdmissionIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EmbeddedAdmissionIndex").field("stats", &self.stats()).finish_non_exhaustive()
     }
-}
-
-impl AdmissionIndex for EmbeddedAdmissionIndex {
-    fn is_shared(&self) -> bool {
-        false
-    }
-
-    fn max_lag(&self) -> u64 {
-        self.max_lag as u64
-    }
-
-    /// Done when it returns: dropping the future gives nothing back, and costs nothing, since a reservation here is
-    /// a number that nobody waits for.
-    fn reserve<'a>(&'a self, requests: &'a [ReserveRequest]) -> BoxFuture<'a, Result<Vec<Reserved>>> {
-        ready(self.reserve_now(requests)).boxed()
-    }
-
-    /// Waits while the tail is full. Dropped while it waits, none of them is taken.
-    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<()>> {
-        self.confirm_all(confirmed).boxed()
-    }
-
-    fn release(&self, _: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
-        ready(usable(&mut self.shared.tail.lock(), "release").map(|_| ())).boxed()
-    }
-
-    /// Dropped half-way, the first of them are taken: applying again is harmless.
-    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<()>> {
-        self.apply_all("apply", entries).boxed()
-    }
-
-    fn checkpoint(&self) -> BoxFuture<'_, Result<Option<IndexCheckpoint>>> {
-        ready(usable(&mut self.shared.tail.lock(), "checkpoint").map(|tail| tail.checkpoint.clone())).boxed()
-    }
-
-    /// Once polled, it is stored even if the future is dropped. After an error it may still be stored, by a later
-    /// attempt, and always with everything before it.
-    fn commit_checkpoint(&self, checkpoint: IndexCheckpoint) -> BoxFuture<'_, Result<()>> {
-        self.store_all("commit_checkpoint", |tail| tail.request(Some(checkpoint))).boxed()
-    }
-
-    fn get(&self, key: AdmissionKey) -> BoxFuture<'_, Result<Option<AdmissionEntry>>> {
-        let found = Self::at_one_moment(&self.shared, "get", &std::iter::once(key), |tail, mut stored| {
-            tail.get(&key).cloned().or_else(|| stored.pop().flatten())
-        });
-        ready(found).boxed()
-    }
-
-    fn find_event(&self, event: [u8; 8]) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
-        let shared = self.shared.clone();
-        let work = move || {
-            const OP: &str = "find_event";
-            // The tail first: what leaves it now is in the table already.
-            let newer = usable(&mut shared.tail.lock(), OP)?.entries(|key| key.event == event);
-            Ok(overlay(shared.store.find_event(OP, event)?, newer))
-        };
-        offload("find_event", work).boxed()
-    }
-
-    fn scan(&self, after: Option<AdmissionKey>, max: usize) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
-        let shared = self.shared.clone();
-        let work = move || {
-            const OP: &str = "scan";
-            let mut newer =
-                usable(&mut shared.tail.lock(), OP)?.entries(|key| after.is_none_or(|a| *key > a));
-            let stored = shared.store.page(OP, after, max)?;
-            if stored.len() == max {
-                // Behind a full page there may be stored entries that sort before those of the tail.
-                let last = stored.last().map(|entry| entry.key);
-                newer.retain(|key, _| last.is_some_and(|last| *key <= last));
-            }
-            let mut page = overlay(stored, newer);
-            page.truncate(max);
-            Ok(page)
-        };
-        offload("scan", work).boxed()
-    }
-
-    fn open_reservations(&self) -> BoxFuture<'_, Result<Vec<OpenReservation>>> {
-        ready(usable(&mut self.shared.tail.lock(), "open_reservations").map(|_| Vec::new())).boxed()
-    }
-
-    fn record_policy(&self, epoch: PolicyEpoch) -> BoxFuture<'_, Result<()>> {
-        self.store_all("record_policy", |tail| {
-            if tail.all_policies().next_back().is_none_or(|newest| newest.policy != epoch.policy) {
-                tail.add_policy(epoch);
-            }
-            tail.request(None)
-        })
-        .boxed()
-    }
-
-    fn policy_history(&self) -> BoxFuture<'_, Result<Vec<PolicyEpoch>>> {
-        ready(usable(&mut self.shared.tail.lock(), "policy_history").map(|tail| tail.policies.clone()))
-            .boxed()
-    }
-
-    fn approximate_len(&self) -> u64 {
-        let tail = self.shared.tail.lock();
-        tail.count + tail.len() as u64
-    }
-
-    fn probe(&self) -> BoxFuture<'_, Result<()>> {
-        let failing = {
-            let mut tail = self.shared.tail.lock();
-            match usable(&mut tail, "probe") {
-                Ok(tail) => tail.write_error.clone().or_else(|| tail.compact_error.clone()),
-                Err(e) => Some(e),
-            }
-        };
-        let nobody = AdmissionKey { event: [0; 8], dedupe: [0; 32] };
-        let answer = failing.map_or_else(|| self.shared.store.get("probe", &nobody).map(|_| ()), Err);
-        ready(answer).boxed()
-    }
-
-    /// Dropped half-way, the index is closed all the same, and dropping the handle ends the rest.
-    fn close(&self) -> BoxFuture<'_, Result<()>> {
-        self.close_all().boxed()
-    }
-}
-
-/// Both in key order, each key once, the newer state of it.
-fn overlay(
-    stored: Vec<AdmissionEntry>,
-    mut newer: std::collections::HashMap<AdmissionKey, AdmissionEntry>,
-) -> Vec<AdmissionEntry> {
-    let mut all: Vec<_> = stored.into_iter().map(|entry| newer.remove(&entry.key).unwrap_or(entry)).collect();
-    if !newer.is_empty() {
-        all.extend(newer.into_values());
-        all.sort_unstable_by_key(|entry| entry.key);
-    }
-    all
 }

@@ -1,6 +1,7 @@
 //! The embedded admission index.
 
 mod codec;
+mod contract;
 mod index;
 mod layout;
 mod offload;

@@ -20,6 +20,8 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Merging costs as much as the larger side holds, so it waits for this many batches' worth of entries …
 const MERGE_AFTER_BATCHES: u64 = 6;
 const MERGE_FROM_TABLES: usize = 8;
+/// … or, with tables of an earlier run, for the first batch after so many of them …
+const MERGE_AFTER_OPEN: usize = 16;
 /// … or for so many small tables that look-ups feel them.
 const MERGE_SMALL_TABLES: usize = 32;
 /// From here on writing waits for merging.
@@ -60,6 +62,8 @@ struct Merging {
 
 impl Shared {
     pub(crate) fn new(store: Store, tail: Tail, flush_at: usize) -> Self {
+        // How much the tables of an earlier run hold is not known; many of them are worth a merge.
+        let entries_since = if store.unmerged() >= MERGE_AFTER_OPEN { u64::MAX >> 1 } else { 0 };
         Self {
             store,
             tail: Mutex::new(tail),
@@ -67,7 +71,7 @@ impl Shared {
             progress: watch::Sender::new(Progress::default()),
             stop: AtomicBool::new(false),
             flush_at,
-            merging: Mutex::default(),
+            merging: Mutex::new(Merging { entries_since, ..Merging::default() }),
             merging_changed: Condvar::new(),
         }
     }
