@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use time::{Date, Month, OffsetDateTime};
+use time::OffsetDateTime;
 
 /// A point in UTC time with microsecond resolution, years 1970 to 9999.
 ///
@@ -99,11 +99,15 @@ impl Timestamp {
     /// Reads exactly the text form that [`Timestamp::to_text`] writes; fast, for decoders.
     #[must_use]
     pub fn from_text(text: &[u8]) -> Option<Self> {
-        if text.len() != Self::TEXT_LEN || text[26] != b'Z' || text[19] != b'.' {
+        let text: &[u8; Self::TEXT_LEN] = text.try_into().ok()?;
+        let mut bad = (text[10] ^ b'T') | (text[19] ^ b'.') | (text[26] ^ b'Z');
+        let micros =
+            pair(text, 20, &mut bad) * 10_000 + pair(text, 22, &mut bad) * 100 + pair(text, 24, &mut bad);
+        let seconds = date_time(text)?;
+        if bad != 0 {
             return None;
         }
-        let base = date_time(text)?;
-        Self::from_micros(base * MICROS_PER_SECOND + digits(&text[20..26])?)
+        Self::from_micros(seconds * MICROS_PER_SECOND + i64::from(micros))
     }
 
     /// Reads any RFC 3339 date-time; fraction digits past the sixth are cut off, offsets are applied.
@@ -156,26 +160,46 @@ fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
 }
 
+/// The number of two digits at `at`; `bad` is set where they are none. Without branches: a replay reads one time per record.
+fn pair(text: &[u8], at: usize, bad: &mut u8) -> u32 {
+    let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
+    *bad |= u8::from(tens > 9) | u8::from(ones > 9);
+    u32::from(tens) * 10 + u32::from(ones)
+}
+
 /// Seconds since 1970 of `YYYY-MM-DDTHH:MM:SS` at the start of `text` (at least 19 bytes).
 fn date_time(text: &[u8]) -> Option<i64> {
-    if text[4] != b'-'
-        || text[7] != b'-'
-        || !matches!(text[10], b'T' | b't')
-        || text[13] != b':'
-        || text[16] != b':'
-    {
+    let text: &[u8; 19] = text.first_chunk()?;
+    let mut bad = (text[4] ^ b'-') | (text[7] ^ b'-') | (text[13] ^ b':') | (text[16] ^ b':');
+    bad |= (text[10] | 0x20) ^ b't';
+    let year = pair(text, 0, &mut bad) * 100 + pair(text, 2, &mut bad);
+    let (month, day) = (pair(text, 5, &mut bad), pair(text, 8, &mut bad));
+    let (h, m, s) = (pair(text, 11, &mut bad), pair(text, 14, &mut bad), pair(text, 17, &mut bad));
+    if bad != 0 || h > 23 || m > 59 || s > 59 || day == 0 || day > days_in(year, month) {
         return None;
     }
-    let year = i32::try_from(digits(&text[0..4])?).ok()?;
-    let month = Month::try_from(u8::try_from(digits(&text[5..7])?).ok()?).ok()?;
-    let day = u8::try_from(digits(&text[8..10])?).ok()?;
-    let (h, m, s) = (digits(&text[11..13])?, digits(&text[14..16])?, digits(&text[17..19])?);
-    if h > 23 || m > 59 || s > 59 {
-        return None;
+    Some(days_since_1970(year, month, day) * SECONDS_PER_DAY + i64::from(h * 3600 + m * 60 + s))
+}
+
+/// 0 for a month that is none.
+fn days_in(year: u32, month: u32) -> u32 {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + u32::from(leap),
+        _ => 0,
     }
-    let date = Date::from_calendar_date(year, month, day).ok()?;
-    const EPOCH_JULIAN_DAY: i64 = 2_440_588;
-    Some((i64::from(date.to_julian_day()) - EPOCH_JULIAN_DAY) * SECONDS_PER_DAY + h * 3600 + m * 60 + s)
+}
+
+/// Of a date in the Gregorian calendar, negative before 1970. Years are counted from March, so that a leap day is a year's last, and in
+/// eras of 400 years, which all have 146,097 days; 0000-03-01 lies 719,468 days before 1970.
+fn days_since_1970(year: u32, month: u32, day: u32) -> i64 {
+    let year = i64::from(year) - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = i64::from((153 * ((month + 9) % 12) + 2) / 5 + day - 1);
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 impl fmt::Display for Timestamp {
@@ -238,6 +262,32 @@ mod tests {
             "2026-01-29T10:00:00+2:00",
             "2026-01-29T10:00:00Zx",
         ] {
+            assert!(Timestamp::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_day_is_where_the_calendar_has_it() {
+        let mut days = 0;
+        for year in 1970..=9999 {
+            for month in 1..=12 {
+                for day in [1, days_in(year, month)] {
+                    let text = format!("{year:04}-{month:02}-{day:02}T00:00:00.000000Z");
+                    let micros = days * SECONDS_PER_DAY * MICROS_PER_SECOND;
+                    assert_eq!(
+                        Timestamp::from_text(text.as_bytes()),
+                        Timestamp::from_micros(micros),
+                        "{text}"
+                    );
+                    days += if day == 1 { i64::from(days_in(year, month)) - 1 } else { 1 };
+                }
+                let past = format!("{year:04}-{month:02}-{:02}T00:00:00Z", days_in(year, month) + 1);
+                assert!(Timestamp::parse(&past).is_err(), "{past}");
+            }
+        }
+        for bad in
+            ["2026-00-10T00:00:00Z", "2026-13-10T00:00:00Z", "2026-01-00T00:00:00Z", "2026-1x-10T00:00:00Z"]
+        {
             assert!(Timestamp::parse(bad).is_err(), "{bad}");
         }
     }

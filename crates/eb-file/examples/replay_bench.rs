@@ -3,8 +3,8 @@
 //! `cargo run --release -p eb-file --example replay_bench -- [records] [envelope bytes] [rounds] [folder]`
 //!
 //! The baseline reads blocks of 256 KiB into one buffer and finds every newline. Replay goes through the public reader: every line's
-//! checksum is verified, and every record handed out. Both run in turn for several rounds on one thread of the caller's; what replay's read-ahead
-//! thread uses besides shows in the processor time. Figures are medians.
+//! checksum is verified, and every record handed out. Both run in turn for several rounds on one thread of the caller's; how many processors
+//! replay keeps busy with its read-ahead is shown beside. Figures are medians.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -33,25 +33,32 @@ fn main() -> Result<()> {
     let bytes = std::fs::metadata(&log).expect("the log is there").len();
     println!("{records} records, {} bytes a line, {} MiB", bytes / records, bytes >> 20);
 
-    let (mut bases, mut replays, mut ratios, mut cores) = (vec![], vec![], vec![], vec![]);
+    let (mut bases, mut replays, mut ratios, mut own_ratios, mut cores) =
+        (vec![], vec![], vec![], vec![], vec![]);
     for _ in 0..rounds {
-        let base = baseline(&log, records);
-        let processor = processor_seconds();
-        let replay = runtime.block_on(replay(dir.path(), &topic, records))?;
-        cores.push((processor_seconds() - processor) / replay);
+        let (own, start) = (own_seconds(), Instant::now());
+        baseline(&log, records);
+        let (base, own_base) = (start.elapsed().as_secs_f64(), own_seconds() - own);
+        let (own, all, start) = (own_seconds(), processor_seconds(), Instant::now());
+        runtime.block_on(replay(dir.path(), &topic, records))?;
+        let (replay, own_replay) = (start.elapsed().as_secs_f64(), own_seconds() - own);
+        cores.push((processor_seconds() - all) / replay);
         bases.push(base);
         replays.push(replay);
         ratios.push(base / replay);
+        own_ratios.push(own_base / own_replay);
     }
     let rate = |seconds: f64| records as f64 / seconds / 1e6;
     let (base, replay) = (median(&mut bases), median(&mut replays));
     println!(
-        "replay: baseline {:.2} M/s ({:.1} GB/s), bus {:.2} M/s ({:.1} GB/s), ratio {:.2}, {:.2} processors, peak {} MiB",
+        "replay: baseline {:.2} M/s ({:.1} GB/s), bus {:.2} M/s ({:.1} GB/s), ratio {:.2} \
+         (by the caller's processor time {:.2}), {:.2} processors, peak {} MiB",
         rate(base),
         bytes as f64 / base / 1e9,
         rate(replay),
         bytes as f64 / replay / 1e9,
         median(&mut ratios),
+        median(&mut own_ratios),
         median(&mut cores),
         peak_mib(),
     );
@@ -131,10 +138,9 @@ fn record(n: u64, size: usize) -> PublishRecord {
     PublishRecord::new(key, EnvelopeRef::new(body).expect("one object"))
 }
 
-fn baseline(log: &Path, records: u64) -> f64 {
+fn baseline(log: &Path, records: u64) {
     let file = File::open(log).expect("the log is there");
     let mut block = vec![0; 256 * 1024];
-    let start = Instant::now();
     let (mut at, mut kept, mut lines) = (0, 0, 0);
     loop {
         let read = file.read_at(&mut block[kept..], at).expect("the log can be read");
@@ -153,12 +159,10 @@ fn baseline(log: &Path, records: u64) -> f64 {
         kept = filled - line;
     }
     assert_eq!(lines, records);
-    start.elapsed().as_secs_f64()
 }
 
-async fn replay(root: &Path, topic: &Topic, records: u64) -> Result<f64> {
+async fn replay(root: &Path, topic: &Topic, records: u64) -> Result<()> {
     let reader = FileBus::open(FileBusConfig::new(root))?.reader();
-    let start = Instant::now();
     let mut cursor = reader.cursor(topic, PARTITION, StartAt::Earliest).await?;
     let mut count = 0;
     loop {
@@ -170,7 +174,7 @@ async fn replay(root: &Path, topic: &Topic, records: u64) -> Result<f64> {
         }
     }
     assert_eq!(count, records);
-    Ok(start.elapsed().as_secs_f64())
+    Ok(())
 }
 
 async fn one(reader: &dyn EventBusReader, topic: &Topic, start: StartAt) -> Result<(u64, Timestamp)> {
@@ -195,6 +199,13 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
+/// Processor time of this thread.
+fn own_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or_default() / 1e9
+}
+
+/// Processor time of all threads.
 fn processor_seconds() -> f64 {
     // Fields 14 and 15, in hundredths of a second; the name before them may hold spaces but ends with a bracket.
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

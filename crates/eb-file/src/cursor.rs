@@ -17,7 +17,7 @@ use eb_contract::{
 
 use crate::block::{Block, BlockPool, FIRST_BLOCK, LARGEST_BLOCK, Patience, read_block};
 use crate::closing::Closing;
-use crate::format::line::{LineDamage, RawKey};
+use crate::format::line::{LineDamage, LineDecoder, RawKey};
 use crate::horizon::{Handles, Horizon, View, Watched, fault_error};
 use crate::offload::{Offload, offload};
 use crate::seek::{FoundLine, Seeker, Start, Stop, check_line, damage_error, first_line, read_error};
@@ -51,6 +51,7 @@ pub(crate) struct FileCursor {
     /// Decoded and not yet handed out: a dropped future leaves them to the next call.
     batch: Vec<Record>,
     batch_bytes: usize,
+    decoder: LineDecoder,
     /// Of the last line, to guess how many records a batch will have.
     line_len: usize,
 }
@@ -85,6 +86,7 @@ impl FileCursor {
             pool,
             batch: Vec::new(),
             batch_bytes: 0,
+            decoder: LineDecoder::default(),
             line_len: 512,
         }
     }
@@ -166,42 +168,59 @@ impl FileCursor {
     /// Decodes lines of the block in memory into the batch.
     fn decode(&mut self, limit: &ReadLimit) -> Result<Stopped> {
         let (max_records, max_bytes) = (limit.max_records.max(1), limit.max_bytes);
-        loop {
-            if self.batch.len() >= max_records || (self.batch_bytes >= max_bytes && !self.batch.is_empty()) {
-                return Ok(Stopped::Full);
+        if self.batch.len() >= max_records || (self.batch_bytes >= max_bytes && !self.batch.is_empty()) {
+            return Ok(Stopped::Full);
+        }
+        if self.next >= self.horizon.end.next {
+            return Ok(Stopped::Horizon);
+        }
+        let (Some(block), Some(mut byte)) = (&self.block, self.byte) else { return Ok(Stopped::NoBlock) };
+        let mut rest = &block.bytes[(byte - block.byte) as usize..];
+        let mut next = self.next;
+        let stopped = loop {
+            if self.batch.len() >= max_records {
+                break Ok(Stopped::Full);
             }
-            if self.next >= self.horizon.end.next {
-                return Ok(Stopped::Horizon);
+            if next >= self.horizon.end.next {
+                break Ok(Stopped::Horizon);
             }
-            let (Some(block), Some(byte)) = (&self.block, self.byte) else { return Ok(Stopped::NoBlock) };
-            let done = (byte - block.byte) as usize;
-            let rest = &block.bytes[done..];
             if rest.is_empty() {
-                return Ok(Stopped::NoBlock);
+                break Ok(Stopped::NoBlock);
             }
             let (text, whole) = first_line(rest);
-            let at = Start { offset: self.next, byte };
-            let damaged = |damage| damage_error(OP, &self.watched.partition.files.log, at, damage);
-            let line = check_line(text, whole, self.next).map_err(damaged)?;
+            let line = match check_line(&mut self.decoder, text, whole, next) {
+                Ok(line) => line,
+                Err(damage) => break Err(damage),
+            };
             if self.batch_bytes + line.envelope.len() > max_bytes && !self.batch.is_empty() {
-                return Ok(Stopped::Full);
+                break Ok(Stopped::Full);
             }
-            let record = Record {
+            let partition_key = match key_in(block, &line.key) {
+                Ok(key) => key,
+                Err(damage) => break Err(damage),
+            };
+            self.batch.push(Record {
                 eb_ref: EbRef {
                     topic: self.watched.meta.topic.clone(),
                     partition_id: self.watched.partition.id,
-                    offset: Offset::from_u64(OffsetKind::FileLine, line.offset),
+                    offset: Offset::from_u64(OffsetKind::FileLine, next),
                     published_at_utc: line.published_at,
                 },
-                partition_key: key_in(block, &line.key).map_err(damaged)?,
+                partition_key,
                 envelope: EnvelopeRef::from_stored(block.bytes.slice_ref(line.envelope)),
-            };
+            });
             self.batch_bytes += line.envelope.len();
             self.line_len = text.len() + 1;
-            self.next += 1;
-            self.byte = Some(byte + self.line_len as u64);
-            self.batch.push(record);
-        }
+            rest = &rest[self.line_len..];
+            byte += self.line_len as u64;
+            next += 1;
+        };
+        self.next = next;
+        self.byte = Some(byte);
+        stopped.map_err(|damage| {
+            let at = Start { offset: next, byte };
+            damage_error(OP, &self.watched.partition.files.log, at, damage)
+        })
     }
 
     /// Brings the block that starts at the next line.
@@ -210,6 +229,11 @@ impl FileCursor {
         let Some(from) = self.byte else {
             return self.locate().await;
         };
+        if from >= self.horizon.end.bytes {
+            let damage = LineDamage::Watermark { expected_byte: self.horizon.end.bytes };
+            let at = Start { offset: self.next, byte: from };
+            return Err(damage_error(OP, &self.watched.partition.files.log, at, damage));
+        }
         let block = match &mut self.ahead {
             Some(ahead) if ahead.from == from => {
                 let block = (&mut ahead.answer).await;
@@ -359,7 +383,7 @@ fn how_many_fit(records: &[Record], limit: &ReadLimit) -> usize {
 /// The key as a slice of the block; a copy only where it is written with escapes.
 fn key_in(block: &Block, key: &RawKey<'_>) -> Result<PartitionKey, LineDamage> {
     let made = match key.as_written() {
-        (text, true) => PartitionKey::from_bytes(block.bytes.slice_ref(text.as_bytes())),
+        (text, true) => PartitionKey::from_bytes(block.bytes.slice_ref(text)),
         (_, false) => PartitionKey::new(key.unescape().into_owned()),
     };
     made.map_err(|_| LineDamage::Field("partition_key"))

@@ -13,7 +13,7 @@ use eb_contract::{Error, ErrorKind, Timestamp};
 use crate::block::{Block, BlockPool, FIRST_BLOCK, LARGEST_BLOCK, Patience, read_at, read_block};
 use crate::disk::DiskFile;
 use crate::error::{corrupt, io_error};
-use crate::format::line::{Line, LineDamage, MAX_LINE_BYTES, decode_line};
+use crate::format::line::{Line, LineDamage, LineDecoder, MAX_LINE_BYTES};
 use crate::format::sidecar::{ENTRY_LEN, Entry, HEADER_LEN, Header};
 
 /// Why a look-up did not end with an answer.
@@ -238,11 +238,13 @@ impl Seeker<'_> {
     fn walk(&self, start: Start, mut each: impl FnMut(Start, &Line<'_>, &Block) -> bool) -> Result<(), Stop> {
         let mut at = start;
         let mut size = FIRST_BLOCK;
+        let mut decoder = LineDecoder::default();
         while at.byte < self.end {
             let mut block = self.block(at.byte, size)?;
             while !block.bytes.is_empty() {
                 let (text, whole) = first_line(&block.bytes);
-                let line = check_line(text, whole, at.offset).map_err(|damage| self.damaged(at, damage))?;
+                let line = check_line(&mut decoder, text, whole, at.offset)
+                    .map_err(|damage| self.damaged(at, damage))?;
                 if !each(at, &line, &block) {
                     return Ok(());
                 }
@@ -290,6 +292,7 @@ impl Seeker<'_> {
 }
 
 /// The text of the first line, and whether a newline ends it.
+#[inline]
 pub(crate) fn first_line(bytes: &[u8]) -> (&[u8], bool) {
     match memchr::memchr(b'\n', bytes) {
         Some(end) => (&bytes[..end], true),
@@ -298,11 +301,17 @@ pub(crate) fn first_line(bytes: &[u8]) -> (&[u8], bool) {
 }
 
 /// Decodes a line that should be the record `offset`.
-pub(crate) fn check_line(text: &[u8], whole: bool, offset: u64) -> Result<Line<'_>, LineDamage> {
+#[inline]
+pub(crate) fn check_line<'a>(
+    decoder: &mut LineDecoder,
+    text: &'a [u8],
+    whole: bool,
+    offset: u64,
+) -> Result<Line<'a>, LineDamage> {
     if !whole {
         return Err(if text.len() > MAX_LINE_BYTES { LineDamage::TooLong } else { LineDamage::Unterminated });
     }
-    let line = decode_line(text)?;
+    let line = decoder.decode(text)?;
     if line.offset == offset {
         Ok(line)
     } else {
@@ -312,7 +321,7 @@ pub(crate) fn check_line(text: &[u8], whole: bool, offset: u64) -> Result<Line<'
 
 fn is_record(bytes: &[u8], offset: u64) -> bool {
     let (text, whole) = first_line(bytes);
-    check_line(text, whole, offset).is_ok()
+    check_line(&mut LineDecoder::default(), text, whole, offset).is_ok()
 }
 
 /// A damaged line in a reader's way.
