@@ -1,6 +1,7 @@
 //! Everything that was ever said about the records of a topic, and the check that the log bears it out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use eb_contract::{PartitionId, Record, Timestamp};
 use eb_file::format::line::decode_line;
@@ -63,7 +64,7 @@ impl Found {
 pub struct Ledger {
     acked: BTreeMap<At, Said>,
     seen: BTreeMap<At, Said>,
-    absent: HashSet<String>,
+    absent: BTreeSet<String>,
 }
 
 impl Ledger {
@@ -72,8 +73,11 @@ impl Ledger {
     /// # Panics
     /// When the place was given out before.
     pub fn ack(&mut self, at: At, said: Said) {
-        if let Some(before) = self.acked.insert(at, said.clone()) {
-            panic!("{at} was ACKed twice: for {before:?}, then for {said:?}");
+        match self.acked.entry(at) {
+            Entry::Vacant(place) => _ = place.insert(said),
+            Entry::Occupied(before) => {
+                panic!("{at} was ACKed twice: for {:?}, then for {said:?}", before.get())
+            }
         }
     }
 
@@ -110,8 +114,8 @@ impl Ledger {
     /// # Errors
     /// The first promise that is broken.
     pub fn check(&self, partition: PartitionId, records: &[Found]) -> Result<(), String> {
-        let mut places = HashMap::new();
-        let mut last_call = HashMap::new();
+        let mut places = BTreeMap::new();
+        let mut last_call = BTreeMap::new();
         let mut last_time = None;
         for (n, record) in records.iter().enumerate() {
             let Found { at, said, published_at } = record;

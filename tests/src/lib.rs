@@ -1,6 +1,7 @@
 //! Support code of the whole-system tests: what was said about a log, and holding the log to it.
 
 pub mod facts;
+pub mod fuzz;
 pub mod ledger;
 
 use crate::ledger::Found;
@@ -39,6 +40,15 @@ pub fn call_of(envelope: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(envelope).ok()?;
     let digits = text.split_once(r#""call":"#)?.1;
     digits.split(',').next()?.parse().ok()
+}
+
+/// Runs a future to its end on a runtime of its own.
+///
+/// # Panics
+/// When no runtime can be made.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a machine with room for a runtime").block_on(future)
 }
 
 /// Reads all partitions of a topic from their beginning.

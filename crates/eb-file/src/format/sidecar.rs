@@ -13,6 +13,7 @@ const MAGIC: &[u8; 8] = b"ebindex1";
 const VERSION: u32 = 1;
 const FLAG_CLEAN: u32 = 1;
 const CRC_AT: usize = HEADER_LEN - 4;
+const RESERVED: std::ops::Range<usize> = 84..CRC_AT;
 
 /// A place between two lines of a log, with what is needed to append there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,7 +115,9 @@ impl Header {
         let sensible = flags & !FLAG_CLEAN == 0
             && (next == 0) == (log_bytes == 0)
             && (next == 0) == last_time.is_none()
-            && entries <= log_bytes / ENTRY_SPACING;
+            && (micros == -1 || last_time.is_some())
+            && entries <= log_bytes / ENTRY_SPACING
+            && bytes[RESERVED].iter().all(|b| *b == 0);
         if !sensible {
             return Err(HeaderDamage::Content);
         }
@@ -251,6 +254,23 @@ mod tests {
         let crc = crc_fast::crc32_iscsi(&bytes[..CRC_AT]);
         bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(Header::decode(&bytes), Err(HeaderDamage::Version(2)));
+    }
+
+    #[test]
+    fn what_this_version_would_not_write_is_not_believed_though_its_checksum_fits() {
+        let mend = |change: &dyn Fn(&mut [u8])| {
+            let mut bytes = header(0, 0, false).encode();
+            change(&mut bytes);
+            let crc = crc_fast::crc32_iscsi(&bytes[..CRC_AT]);
+            bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+            Header::decode(&bytes)
+        };
+        assert_eq!(mend(&|_| {}), Ok(header(0, 0, false)));
+        assert_eq!(mend(&|b| b[12] = 2), Err(HeaderDamage::Content), "an unknown flag");
+        assert_eq!(mend(&|b| b[64] = 0xfe), Err(HeaderDamage::Content), "another spelling of no time");
+        for at in RESERVED {
+            assert_eq!(mend(&|b| b[at] = 1), Err(HeaderDamage::Content), "reserved byte {at}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A case is: a workload with one fault in it; the end of the process or of the machine; a recovery with, at times, a second
 //! fault in it; and then the questions of [`aftermath`].
 mod aftermath;
+mod creation;
 mod session;
 mod sweep;
 mod workload;

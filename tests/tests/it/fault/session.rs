@@ -8,7 +8,7 @@ use eb_contract::{
 use eb_file::{FileBus, FileBusConfig, FilePublisher};
 use eb_system_tests::facts::{At, Said};
 use eb_system_tests::ledger::Ledger;
-use eb_system_tests::{read_all, record, topic};
+use eb_system_tests::{block_on, read_all, record, topic};
 use eb_testkit::fault_disk::FaultDisk;
 
 use super::workload::Step;
@@ -91,7 +91,7 @@ impl Session {
             return Ok(bus.clone());
         }
         let bus = FileBus::open_on(Self::config(), Arc::new(self.disk.clone()))?;
-        match crate::run(bus.reader().partitions(&topic())) {
+        match block_on(bus.reader().partitions(&topic())) {
             Err(e) if *e.kind() == ErrorKind::NotFound => bus.create_topic(&topic(), PARTITIONS)?,
             known => drop(known?),
         }
@@ -110,7 +110,7 @@ impl Session {
 
     /// Closes the publisher in order. Errors are told to a caller who cannot do more about them than to go on.
     pub(super) fn close(&mut self) -> std::result::Result<(), String> {
-        match self.publisher.take().map(|publisher| crate::run(publisher.close())) {
+        match self.publisher.take().map(|publisher| block_on(publisher.close())) {
             Some(Err(e)) => suspicious(&e),
             _ => Ok(()),
         }
@@ -169,7 +169,7 @@ impl Session {
     /// Reads everything; what comes is entered, an error is not insisted upon.
     fn read(&self, bus: &FileBus, account: &mut Account) -> std::result::Result<(), String> {
         let reader = bus.reader();
-        match crate::run(read_all(&reader, &topic())) {
+        match block_on(read_all(&reader, &topic())) {
             Ok(all) => {
                 for found in all.into_iter().flat_map(|(_, records)| records) {
                     account.ledger.see(found.at, found.said);
@@ -191,10 +191,10 @@ impl Session {
         let records: Vec<_> =
             records.iter().map(|(key, padding)| account.next_record(*key, *padding)).collect();
         let answers = match how {
-            Together::OneBatch => crate::run(publisher.publish_batch(&topic(), records.clone())),
+            Together::OneBatch => block_on(publisher.publish_batch(&topic(), records.clone())),
             Together::OneByOne | Together::AtOnce => {
                 let calls: Vec<_> = records.iter().map(|r| publisher.publish(&topic(), r.clone())).collect();
-                crate::run(async {
+                block_on(async {
                     let mut answers = Vec::new();
                     for call in calls {
                         answers.push(call.await);

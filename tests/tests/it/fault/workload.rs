@@ -31,7 +31,11 @@ pub(super) fn steps(rng: &mut Rng) -> Vec<Step> {
         let padding = *rng.pick(&[0, 20, 60, 300, 700, 1500, 30_000, 70_000]);
         (rng.range(0..u64::from(KEYS)) as u8, padding)
     };
-    let some = |rng: &mut Rng| (0..rng.range(2..5)).map(|_| one(rng)).collect();
+    // Half of the groups go to one partition.
+    let some = |rng: &mut Rng| {
+        let key = rng.chance(50).then(|| rng.range(0..u64::from(KEYS)) as u8);
+        (0..rng.range(2..6)).map(|_| one(rng)).map(|(any, padding)| (key.unwrap_or(any), padding)).collect()
+    };
     let mut steps = vec![Step::Publish(0, 10)];
     for _ in 0..rng.range(7..11) {
         steps.push(match rng.range(0..12) {

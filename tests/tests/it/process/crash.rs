@@ -100,7 +100,7 @@ fn a_reader_in_another_process_never_hands_out_what_later_is_not_there() {
 }
 
 fn follow_to_its_end(follower: Spoken, root: &Path, ledger: &mut Ledger, seed: u64) {
-    let words = follower.wait().unwrap();
+    let words = follower.wait().expect("a child can be waited for");
     assert!(words.status.success(), "seed {seed}: a follower failed: {words:?}");
     let failures = enter(ledger, words.lines);
     assert!(failures.is_empty(), "seed {seed}: {failures:?}");

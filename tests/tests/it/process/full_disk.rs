@@ -71,7 +71,7 @@ fn fills_up(mut writer: Spoken, make_room: impl FnOnce(u32), check: impl Fn(&Led
         more.push(writer.line().expect("with room again it publishes"));
     }
     drop(stdin);
-    let words = writer.wait().unwrap();
+    let words = writer.wait().expect("a child can be waited for");
     assert!(words.status.success(), "{words:?}");
     assert!(enter(&mut ledger, more.into_iter().chain(words.lines)).is_empty());
     assert!(ledger.acks() >= before + 30);

@@ -15,10 +15,8 @@ use eb_contract::EventBusReader;
 use eb_file::{FileBus, FileBusConfig};
 use eb_system_tests::facts::Fact;
 use eb_system_tests::ledger::Ledger;
-use eb_system_tests::{read_all, topic};
+use eb_system_tests::{block_on, read_all, topic};
 use eb_testkit::process::Spoken;
-
-use crate::run;
 
 /// The command line of a child; see `eb-test-child`.
 fn command(job: &str, root: &Path, options: &[String]) -> Command {
@@ -54,8 +52,8 @@ fn enter(ledger: &mut Ledger, lines: impl IntoIterator<Item = String>) -> Vec<Fa
 fn check(root: &Path, ledger: &Ledger) -> Result<usize, String> {
     let bus = FileBus::open(FileBusConfig::new(root)).map_err(|e| e.to_string())?;
     let reader = bus.reader();
-    let all = run(read_all(&reader, &topic())).map_err(|e| e.to_string())?;
-    run(reader.close()).map_err(|e| e.to_string())?;
+    let all = block_on(read_all(&reader, &topic())).map_err(|e| e.to_string())?;
+    block_on(reader.close()).map_err(|e| e.to_string())?;
     all.iter().try_for_each(|(partition, records)| ledger.check(*partition, records))?;
     Ok(all.iter().map(|(_, records)| records.len()).sum())
 }

@@ -1,0 +1,22 @@
+//! What everything that parses bytes from outside must hold, whatever the bytes.
+//!
+//! Each target takes arbitrary bytes and panics when a promise is broken. `fuzz/` feeds them from a coverage-guided fuzzer (nightly); the
+//! kept corpus in `fuzz/corpus` is replayed on stable by the tests. Where a checksum would stop nearly every input at the door, the
+//! first byte says whether the target mends it first.
+
+mod envelope;
+mod line;
+mod log;
+mod sidecar;
+
+pub use envelope::envelope;
+pub use line::line;
+pub use log::{index, log};
+pub use sidecar::sidecar;
+
+/// A target's body.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the name that they have under `fuzz/`.
+pub const TARGETS: [(&str, Target); 5] =
+    [("line", line), ("sidecar", sidecar), ("log", log), ("index", index), ("envelope", envelope)];
