@@ -183,7 +183,7 @@ fn date_time(text: &[u8]) -> Option<i64> {
 
 /// 0 for a month that is none.
 fn days_in(year: u32, month: u32) -> u32 {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
         4 | 6 | 9 | 11 => 30,
@@ -193,7 +193,8 @@ fn days_in(year: u32, month: u32) -> u32 {
 }
 
 /// Of a date in the Gregorian calendar, negative before 1970. Years are counted from March, so that a leap day is a year's last, and in
-/// eras of 400 years, which all have 146,097 days; 0000-03-01 lies 719,468 days before 1970.
+/// eras of 400 years, which all have 146,097 days; 0000-03-01 lies 719,468 days before 1970. (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
+/// `days_from_civil`.)
 fn days_since_1970(year: u32, month: u32, day: u32) -> i64 {
     let year = i64::from(year) - i64::from(month <= 2);
     let era = year.div_euclid(400);
