@@ -2,6 +2,7 @@
 
 mod bench;
 mod deny;
+mod smoke;
 mod suite;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Send generated events through the gate, read them back every way, reopen, compare digests
+    Smoke(smoke::Options),
     /// Run every test: unit, property, conformance, fault, crash and command-line suites
     Test(suite::Options),
     /// Measure against raw baselines in the same run (release build)
@@ -37,6 +40,7 @@ fn workspace_root() -> &'static std::path::Path {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
+        Task::Smoke(options) => smoke::run(&options),
         Task::Test(options) => suite::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Deny => deny::run(),
