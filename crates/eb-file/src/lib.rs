@@ -13,13 +13,15 @@
 //! | `scan` | lines of a log in order, in large blocks: what recovery, reader and `verify` share |
 //! | `recovery` | opening a log for writing: lock, scan, set aside, write again |
 //! | `queue`, `writer`, `publisher` | calls become groups; groups become synced lines; synced lines become ACKs |
-//! | `reader`, `verify`, `checkpoint` | cursors; offline check and repair; file checkpoints |
+//! | `reader`, `cursor`, `horizon`, `seek`, `block` | reading: handles, how far one may see, look-ups by offset and time, blocks that records are slices of |
+//! | [`checkpoints`] | consumer checkpoints as files |
 //! | [`state`] | what writer and readers of one process share: how far the log is synced, and waiting for more |
 
 pub mod assess;
 mod block;
 mod block_on;
 mod bus;
+pub mod checkpoints;
 mod closing;
 mod config;
 mod cursor;
@@ -43,6 +45,7 @@ mod timer;
 mod writer;
 
 pub use bus::{FileAdmin, FileBus};
+pub use checkpoints::FileCheckpointStore;
 pub use config::{FileBusConfig, InlineCommit};
 pub use publisher::FilePublisher;
 pub use reader::FileReader;
