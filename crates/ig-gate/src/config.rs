@@ -16,8 +16,9 @@ pub struct GateConfig {
     /// How many bytes of events may be in flight at once. An event counts as at least
     /// `max_in_flight_bytes / max_in_flight`; one larger than the whole counts as the whole.
     pub max_in_flight_bytes: usize,
-    /// How many admissions may wait for their turn, and how many quarantines for their evidence. Past that `admit`
-    /// answers `EB_THROTTLED` at once.
+    /// How many admissions may wait for their turn, and how many quarantines for their evidence; past that `admit`
+    /// answers `EB_THROTTLED` at once. So many keys may also be blocked by unknown outcomes; past that it answers
+    /// `GATE_UNHEALTHY`.
     pub max_waiting: usize,
     /// After how many admissions the index's checkpoint is committed; at most a quarter of the index's `max_lag`.
     pub checkpoint_every: u64,

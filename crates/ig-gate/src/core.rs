@@ -147,7 +147,7 @@ impl Core {
             )));
         }
         let blocked = self.blocked_count.load(Ordering::Relaxed);
-        if blocked >= self.config.max_in_flight {
+        if blocked >= self.config.max_waiting {
             return Err(GateError::unhealthy(format!(
                 "{blocked} events are blocked by unknown outcomes or by the index"
             )));

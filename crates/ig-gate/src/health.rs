@@ -116,7 +116,7 @@ fn blocked(core: &Core) -> HealthCheck {
     };
     let status = match core.blocked_count.load(Ordering::Relaxed) {
         0 => HealthStatus::Ready,
-        n if n >= core.config.max_in_flight => HealthStatus::Failing,
+        n if n >= core.config.max_waiting => HealthStatus::Failing,
         _ => HealthStatus::Degraded,
     };
     of("blocked keys", status, format!("{unknown} by unknown outcomes, {unindexed} by the index"))

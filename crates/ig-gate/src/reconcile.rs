@@ -45,7 +45,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 pub(crate) async fn settle_all(core: &Arc<Core>) -> bool {
     retry_unindexed(core).await;
     let mut by_topic: HashMap<Topic, Vec<Unknown>> = HashMap::new();
-    for unknown in core.blocked.lock().unknown.iter() {
+    for unknown in &core.blocked.lock().unknown {
         by_topic.entry(unknown.flight.topic.clone()).or_default().push(unknown.clone());
     }
     for (topic, unknown) in by_topic {

@@ -14,10 +14,12 @@ pub const MAX_BYTES: usize = 1 << 20;
 
 /// What is wrong with a configuration file. One line: `file:line:column: key: what; what to do`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub struct ConfigError(Box<Inner>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Inner {
     file: String,
-    line: Option<u64>,
-    column: Option<u64>,
+    place: Option<(u64, u64)>,
     key: Option<String>,
     message: String,
     suggestion: Option<String>,
@@ -27,22 +29,15 @@ impl ConfigError {
     /// An error in `file`, without a place.
     #[must_use]
     pub fn new(file: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            file: file.into(),
-            line: None,
-            column: None,
-            key: None,
-            message: message.into(),
-            suggestion: None,
-        }
+        let (file, message) = (file.into(), message.into());
+        Self(Box::new(Inner { file, place: None, key: None, message, suggestion: None }))
     }
 
     /// With the place where it stands.
     #[must_use]
     pub fn at(mut self, location: Location) -> Self {
         if location != Location::UNKNOWN {
-            self.line = Some(location.line());
-            self.column = Some(location.column());
+            self.0.place = Some((location.line(), location.column()));
         }
         self
     }
@@ -50,7 +45,7 @@ impl ConfigError {
     /// With the key that it is about, as a dotted path.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
+        self.0.key = Some(key.into());
         self
     }
 
@@ -58,7 +53,7 @@ impl ConfigError {
     #[must_use]
     pub fn suggest<'k>(mut self, found: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
         let known: Vec<_> = known.into_iter().collect();
-        self.suggestion = match nearest(found, known.iter().copied()) {
+        self.0.suggestion = match nearest(found, known.iter().copied()) {
             Some(near) => Some(format!("did you mean `{near}`?")),
             None if known.is_empty() => None,
             None => Some(format!("known are {}", known.join(", "))),
@@ -69,27 +64,28 @@ impl ConfigError {
     /// The file.
     #[must_use]
     pub fn file(&self) -> &str {
-        &self.file
+        &self.0.file
     }
 
     /// The 1-based line.
     #[must_use]
     pub fn line(&self) -> Option<u64> {
-        self.line
+        self.0.place.map(|(line, _)| line)
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let (Some(line), Some(column)) = (self.line, self.column) {
+        let Inner { file, place, key, message, suggestion } = &*self.0;
+        f.write_str(file)?;
+        if let Some((line, column)) = place {
             write!(f, ":{line}:{column}")?;
         }
-        if let Some(key) = &self.key {
+        if let Some(key) = key {
             write!(f, ": {key}")?;
         }
-        write!(f, ": {}", self.message)?;
-        self.suggestion.as_ref().map_or(Ok(()), |s| write!(f, "; {s}"))
+        write!(f, ": {message}")?;
+        suggestion.as_ref().map_or(Ok(()), |s| write!(f, "; {s}"))
     }
 }
 

@@ -39,7 +39,8 @@ pub struct Admission {
 }
 
 enum State {
-    Answered(Option<Result<Receipt, GateError>>),
+    /// Answered in the call; empty once that answer was given.
+    Answered(Option<GateError>),
     Leading(Arc<Flight>, Box<Candidate>),
     Following(Arc<Flight>, Box<Candidate>),
     Quarantining(JoinHandle<Result<Receipt, GateError>>),
@@ -62,10 +63,10 @@ impl Admission {
     fn decide(gate: &Gate, input: &Bytes, span: &Span) -> State {
         let core = &gate.core;
         if core.is_closed() {
-            return State::Answered(Some(Err(GateError::closed())));
+            return State::Answered(Some(GateError::closed()));
         }
         if let Err(error) = core.fit() {
-            return State::Answered(Some(Err(error)));
+            return State::Answered(Some(error));
         }
         let started = Instant::now();
         let decided = decide::decide(&core.policy, core.bounds, input);
@@ -96,23 +97,28 @@ impl Admission {
     fn quarantine(gate: &Gate, refusal: Box<Refusal>) -> State {
         match evidence::keep(&gate.core, refusal) {
             Ok(task) => State::Quarantining(task),
-            Err(error) => State::Answered(Some(Err(error))),
+            Err(error) => State::Answered(Some(error)),
         }
     }
 
-    /// What a flight's outcome means for this caller.
-    fn conclude(&self, candidate: Candidate, outcome: Outcome, leading: bool) -> State {
+    /// What a flight's outcome means for this caller: the answer, or what must come before it.
+    fn conclude(
+        &self,
+        candidate: Candidate,
+        outcome: Outcome,
+        leading: bool,
+    ) -> Result<Result<Receipt, GateError>, State> {
         let (entry, decision) = match outcome {
-            Outcome::Failed(error) => return State::Answered(Some(Err(error))),
+            Outcome::Failed(error) => return Ok(Err(error)),
             Outcome::Admitted(entry) if leading => (entry, Decision::Admit),
             Outcome::Admitted(entry) | Outcome::Before(entry) => (entry, Decision::Duplicate),
         };
         if entry.payload_hash != candidate.payload_hash {
-            return Self::quarantine(&self.gate, contradiction(candidate, entry));
+            return Err(Self::quarantine(&self.gate, contradiction(candidate, entry)));
         }
         let rev = Arc::clone(&self.gate.core.rev);
         let Candidate { event, admission, .. } = candidate;
-        State::Answered(Some(Ok(Receipt::admitted(decision, event, admission, entry.eb_ref, rev))))
+        Ok(Ok(Receipt::admitted(decision, event, admission, entry.eb_ref, rev)))
     }
 
     fn answer(&self, answer: Result<Receipt, GateError>) -> Result<Receipt, GateError> {
@@ -153,24 +159,17 @@ impl Future for Admission {
         let _entered = this.span.clone().entered();
         loop {
             let (outcome, leading) = match &mut this.state {
-                State::Answered(answer) => {
-                    let answer = answer.take().unwrap_or_else(|| {
-                        Err(GateError::new(
-                            GateErrorCode::GateUnhealthy,
-                            eb_contract::Retry::Later,
-                            "the admission was answered before",
-                        ))
-                    });
-                    return Poll::Ready(this.answer(answer));
+                State::Answered(error) => {
+                    let error = error.take().unwrap_or_else(polled_again);
+                    return Poll::Ready(this.answer(Err(error)));
                 }
-                State::Quarantining(task) => match Pin::new(task).poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(kept) => {
+                State::Quarantining(task) => {
+                    return Pin::new(task).poll(cx).map(|kept| {
                         let answer = kept.unwrap_or_else(|e| Err(evidence::task_ended(&e)));
-                        this.state = State::Answered(Some(answer));
-                        continue;
-                    }
-                },
+                        this.state = State::Answered(None);
+                        this.answer(answer)
+                    });
+                }
                 State::Leading(flight, _) => match flight.poll_lead(&this.gate.core, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => (outcome, true),
@@ -182,10 +181,22 @@ impl Future for Admission {
             };
             let state = std::mem::replace(&mut this.state, State::Answered(None));
             if let State::Leading(_, candidate) | State::Following(_, candidate) = state {
-                this.state = this.conclude(*candidate, outcome, leading);
+                match this.conclude(*candidate, outcome, leading) {
+                    Ok(answer) => return Poll::Ready(this.answer(answer)),
+                    Err(state) => this.state = state,
+                }
             }
         }
     }
+}
+
+/// A future must not be polled after it was ready.
+fn polled_again() -> GateError {
+    GateError::new(
+        GateErrorCode::GateUnhealthy,
+        eb_contract::Retry::Later,
+        "the admission was answered before",
+    )
 }
 
 impl Drop for Admission {

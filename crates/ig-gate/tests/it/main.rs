@@ -1,0 +1,16 @@
+//! The gate's behaviour, through its public face, over the in-process reference bus and index.
+
+mod answers;
+mod checkpoints;
+mod config_files;
+mod duplicates;
+mod errors;
+mod health;
+mod law;
+mod order;
+mod quarantine;
+mod receipts;
+mod recovery;
+mod shared_index;
+mod support;
+mod unknown;
