@@ -14,7 +14,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use crate::{PartitionKey, Record};
+use crate::Record;
 
 /// A SHA-256 digest, shown as lowercase hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,11 +56,15 @@ pub struct PartitionDigest {
 impl PartitionDigest {
     /// Takes the next record.
     pub fn add(&mut self, record: &Record) {
-        let key = record.partition_key.as_str().as_bytes();
+        self.add_parts(record.partition_key.as_str(), record.envelope.as_bytes());
+    }
+
+    /// Takes the next record's key and envelope: for those who have no [`Record`] of it.
+    pub fn add_parts(&mut self, key: &str, envelope: &[u8]) {
         self.hash.update((key.len() as u64).to_be_bytes());
         self.hash.update(key);
-        self.hash.update((record.envelope.len() as u64).to_be_bytes());
-        self.hash.update(record.envelope.as_bytes());
+        self.hash.update((envelope.len() as u64).to_be_bytes());
+        self.hash.update(envelope);
         self.records += 1;
     }
 
@@ -83,7 +87,7 @@ impl PartitionDigest {
 /// Memory: about 80 bytes for each distinct envelope.
 #[derive(Default)]
 pub struct KeySequenceDigest {
-    keys: BTreeMap<PartitionKey, KeySequence>,
+    keys: BTreeMap<Box<str>, KeySequence>,
     records: u64,
 }
 
@@ -96,16 +100,19 @@ struct KeySequence {
 impl KeySequenceDigest {
     /// Takes the next record of its partition.
     pub fn add(&mut self, record: &Record) {
+        self.add_parts(record.partition_key.as_str(), record.envelope.as_bytes());
+    }
+
+    /// Takes the next record's key and envelope: for those who have no [`Record`] of it.
+    pub fn add_parts(&mut self, key: &str, envelope: &[u8]) {
         self.records += 1;
-        let envelope: [u8; 32] = Sha256::digest(record.envelope.as_bytes()).into();
-        if !self.keys.contains_key(&record.partition_key) {
-            // The record's key may be a slice of a large block: keep a copy of its own.
-            let own = PartitionKey::new(record.partition_key.as_str().to_owned());
-            self.keys.insert(own.unwrap_or_else(|_| record.partition_key.clone()), KeySequence::default());
-        }
-        if let Some(sequence) = self.keys.get_mut(&record.partition_key)
-            && sequence.seen.insert(envelope)
-        {
+        let envelope: [u8; 32] = Sha256::digest(envelope).into();
+        // A record's key may be a slice of a large block: a new one is kept as a copy of its own.
+        let sequence = match self.keys.get_mut(key) {
+            Some(sequence) => sequence,
+            None => self.keys.entry(key.into()).or_default(),
+        };
+        if sequence.seen.insert(envelope) {
             sequence.order.update(envelope);
         }
     }
@@ -133,9 +140,8 @@ impl KeySequenceDigest {
     pub fn finish(&self) -> Digest {
         let mut all = Sha256::new();
         for (key, sequence) in &self.keys {
-            let key = key.as_str().as_bytes();
             all.update((key.len() as u64).to_be_bytes());
-            all.update(key);
+            all.update(key.as_bytes());
             all.update((sequence.seen.len() as u64).to_be_bytes());
             all.update(sequence.order.clone().finalize());
         }
@@ -146,7 +152,7 @@ impl KeySequenceDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EbRef, EnvelopeRef, Offset, OffsetKind, PartitionId, Timestamp, Topic};
+    use crate::{EbRef, EnvelopeRef, Offset, OffsetKind, PartitionId, PartitionKey, Timestamp, Topic};
 
     fn record(partition: u32, offset: u64, key: &str, body: u32) -> Record {
         Record {
