@@ -64,7 +64,7 @@
 //! SQLite 10, against under 1 KB here, and they fall below what a gate admits. LMDB's map counts as resident memory. fjall's
 //! journal is up to 64 MB to replay on open, most of a second, and two key spaces in it can come back at different
 //! moments unless every batch is synced; this index has the log and needs no other journal. lsm-tree is pure Rust
-//! and part of fjall's releases (MIT or Apache-2.0, 3.1.10), builds in 13 s with 20-odd small
+//! and part of fjall's releases (MIT or Apache-2.0, 3.1.10), builds in 13 s with about 30 small
 //! crates; no C. RocksDB was left out for its build.
 //!
 //! What the engine does not do is done here: it reads its list of tables without verifying it (`layout.rs` does), it
@@ -72,7 +72,19 @@
 //! interface is used (`ingestion`, `get`, `range`, `prefix`, `compact`).
 //!
 //! `cargo run --release -p eb-store-local --example admission_index -- --events 10000000` measures the index itself.
-//! MEASURED_HERE
+//! Two runs, with the machine to itself (1 million events) and with three others wanting each core (10 million):
+//!
+//! | | 1 M, quiet | 10 M, crowded |
+//! |---|---|---|
+//! | reserve and confirm, groups of 64, events/s | 327,000 | 65,000 |
+//! | processor time of everything, µs/event | 3.6 | 9.0 |
+//! | a reservation that misses, µs p50 / p99 | 0.5 / 0.9 | 1.7 / 4.8 |
+//! | a reservation that hits, µs p50 / p99 | 3.2 / 9.0 | 11 / 102 |
+//! | bytes on disk for each event | 91 | 92 |
+//! | open, ms | 1.3 | 22 |
+//! | open 99,000 behind and apply these, ms (processor time) | 214 (180) | 739 (310) |
+//! | resident while filling / largest, MiB | 82 / 181 | 174 / 334 |
+//! | scan, µs/event (processor time) | 0.7 | 0.8 |
 
 mod admission;
 mod config;

@@ -64,6 +64,15 @@ struct Topics {
 }
 
 impl Topics {
+    fn number(&self, topic: &Topic) -> Option<u16> {
+        // For the few topics that there are as a rule, comparing is cheaper than hashing.
+        if self.list.len() <= 8 {
+            self.list.iter().position(|known| known == topic).map(|number| number as u16)
+        } else {
+            self.numbers.get(topic).copied()
+        }
+    }
+
     fn add(&mut self, topic: Topic) {
         self.numbers.insert(topic.clone(), self.list.len() as u16);
         self.list.push(topic);
@@ -194,8 +203,8 @@ impl Store {
     /// of it is, or all. Trying again after an error is safe.
     pub(crate) fn write(&self, set: &WriteSet<'_>) -> Result<()> {
         const OP: &str = "flush";
-        self.number_topics(&set.entries)?;
-        match catch_unwind(AssertUnwindSafe(|| self.write_table(set))) {
+        let numbers = self.number_topics(&set.entries)?;
+        match catch_unwind(AssertUnwindSafe(|| self.write_table(set, &numbers))) {
             Ok(Ok(())) => {
                 let mut topics = self.topics.write();
                 topics.stored = topics.list.len();
@@ -207,23 +216,26 @@ impl Store {
         }
     }
 
-    /// Readers see an entry from the moment it is written, so its topic's number is known before.
-    fn number_topics(&self, entries: &[&AdmissionEntry]) -> Result<()> {
+    /// The topic's number for each entry. Readers see an entry from the moment it is written, so a new topic's number
+    /// is known before.
+    fn number_topics(&self, entries: &[&AdmissionEntry]) -> Result<Vec<u16>> {
         let mut topics = self.topics.write();
-        for entry in entries {
+        let number = |entry: &&AdmissionEntry| {
             let topic = &entry.eb_ref.topic;
-            if !topics.numbers.contains_key(topic) {
-                if topics.list.len() == MAX_TOPICS {
-                    let what = format!("the admission index takes events of {MAX_TOPICS} topics at most");
-                    return Err(Error::new(ErrorKind::Unsupported, "flush", what).at(topic));
-                }
-                topics.add(topic.clone());
+            if let Some(number) = topics.number(topic) {
+                return Ok(number);
             }
-        }
-        Ok(())
+            if topics.list.len() == MAX_TOPICS {
+                let what = format!("the admission index takes events of {MAX_TOPICS} topics at most");
+                return Err(Error::new(ErrorKind::Unsupported, "flush", what).at(topic));
+            }
+            topics.add(topic.clone());
+            Ok((topics.list.len() - 1) as u16)
+        };
+        entries.iter().map(number).collect()
     }
 
-    fn write_table(&self, set: &WriteSet<'_>) -> Result<(), Failure> {
+    fn write_table(&self, set: &WriteSet<'_>, topic_numbers: &[u16]) -> Result<(), Failure> {
         let topics = self.topics.read();
         // One new table, sorted and synced, which the engine then makes part of the tree by one atomic rename.
         let mut table = self.tree.ingestion()?;
@@ -238,10 +250,9 @@ impl Store {
             table.write(codec::topic_key(number as u16), topic.as_str().as_bytes())?;
         }
         let mut value = Vec::with_capacity(128);
-        for entry in &set.entries {
+        for (entry, topic) in set.entries.iter().zip(topic_numbers) {
             value.clear();
-            codec::put_entry(&mut value, entry, topics.numbers[&entry.eb_ref.topic])
-                .map_err(Failure::Entry)?;
+            codec::put_entry(&mut value, entry, *topic).map_err(Failure::Entry)?;
             table.write(&codec::entry_key(&entry.key)[..], &value[..])?;
         }
         table.finish()?;
