@@ -12,6 +12,8 @@ pub enum Fact {
     Acked(At, Said),
     /// The child was handed this record by a reader.
     Seen(At, Said),
+    /// The gate answered for the event at this place of the stream; the receipt as JSON.
+    Answered(usize, String),
     /// A call failed.
     Failed {
         /// The error kind's code.
@@ -124,6 +126,10 @@ impl Fact {
             "failed" => {
                 Self::Failed { code: next(), unknown: next() == "unknown", envelope: next(), text: next() }
             }
+            "answered" => {
+                let place = number(next());
+                Self::Answered(usize::try_from(place).unwrap_or(usize::MAX), next())
+            }
             "reached" => Self::Reached(next()),
             _ => panic!("a whole line is a fact: {line:?}"),
         }
@@ -142,6 +148,7 @@ impl fmt::Display for Fact {
                 let effect = if *unknown { "unknown" } else { "none" };
                 write!(f, "failed\t{code}\t{effect}\t{envelope}\t{text}")
             }
+            Self::Answered(place, receipt) => write!(f, "answered\t{place}\t{receipt}"),
             Self::Reached(point) => write!(f, "reached\t{point}"),
         }
     }
@@ -166,6 +173,7 @@ mod tests {
             Fact::Seen(at, said.clone()),
             failed(true),
             failed(false),
+            Fact::Answered(7, "{\"decision\":\"ADMIT\"}".to_owned()),
             Fact::Reached("done".to_owned()),
         ] {
             assert_eq!(Fact::hear(&fact.to_string()), fact);

@@ -10,6 +10,7 @@ use eb_contract::{
     EnvelopeRef, EventBusReader, EventBusReaderExt, PartitionId, PartitionKey, PublishRecord, Result,
     StartAt, Topic,
 };
+use eb_testkit::events::{Generator, Mix};
 
 /// The topic that the suites write to.
 ///
@@ -63,3 +64,15 @@ pub async fn read_all(reader: &dyn EventBusReader, topic: &Topic) -> Result<Vec<
     }
     Ok(all)
 }
+
+/// The stream that the gate suites send: with repeats, rewritings, contradictions and invalid events, far enough apart for
+/// [`GATE_WINDOW`] events in flight.
+#[must_use]
+pub fn gate_events(seed: u64) -> Generator {
+    let mix =
+        Mix { repeated: 60, rewritten: 40, conflicting: 40, invalid: 40, large: 4, distance: GATE_WINDOW };
+    Generator::new(seed, mix)
+}
+
+/// The most events of [`gate_events`] that may be in flight at once for its expectations to hold.
+pub const GATE_WINDOW: usize = 64;

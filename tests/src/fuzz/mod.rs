@@ -4,11 +4,13 @@
 //! kept corpus in `fuzz/corpus` is replayed on stable by the tests. Where a checksum would stop nearly every input at the door, the
 //! first byte says whether the target mends it first.
 
+mod config;
 mod envelope;
 mod line;
 mod log;
 mod sidecar;
 
+pub use config::{policy, profile};
 pub use envelope::envelope;
 pub use line::line;
 pub use log::{index, log};
@@ -18,5 +20,12 @@ pub use sidecar::sidecar;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name that they have under `fuzz/`.
-pub const TARGETS: [(&str, Target); 5] =
-    [("line", line), ("sidecar", sidecar), ("log", log), ("index", index), ("envelope", envelope)];
+pub const TARGETS: [(&str, Target); 7] = [
+    ("line", line),
+    ("sidecar", sidecar),
+    ("log", log),
+    ("index", index),
+    ("envelope", envelope),
+    ("profile", profile),
+    ("policy", policy),
+];

@@ -6,6 +6,7 @@
 
 mod crash;
 mod full_disk;
+mod gate;
 mod two_writers;
 
 use std::path::Path;
@@ -36,7 +37,7 @@ fn enter(ledger: &mut Ledger, lines: impl IntoIterator<Item = String>) -> Vec<Fa
         match Fact::hear(&line) {
             Fact::Acked(at, said) => ledger.ack(at, said),
             Fact::Seen(at, said) => ledger.see(at, said),
-            Fact::Reached(_) => {}
+            Fact::Reached(_) | Fact::Answered(..) => {}
             failed @ Fact::Failed { .. } => {
                 if let Fact::Failed { unknown: false, envelope, .. } = &failed {
                     ledger.leave_out(envelope);
