@@ -74,15 +74,19 @@ pub(crate) async fn a_dropped_read_keeps_its_place(case: &mut BusCase) -> Outcom
     });
     let limit = ReadLimit::records(4).waiting(case.pace.visible_within);
     let mut got: Vec<Record> = Vec::new();
-    for round in 0.. {
-        if got.len() >= COUNT / 2 || publishing.is_finished() {
-            break;
-        }
+    let mut round = 0;
+    while got.len() < COUNT * 3 / 4 {
+        round += 1;
         let before = reading.cursor.position();
-        match poll_some(reading.cursor.next(limit), round % 5).await {
+        // Never polled, polled a little, and every sixth time to the end.
+        let to_the_end = round % 6 == 5;
+        let reading_on = reading.cursor.next(limit);
+        let read = if to_the_end { Some(reading_on.await) } else { poll_some(reading_on, round % 6).await };
+        match read {
             Some(batch) => {
                 let batch = batch?;
                 reading.check(before, &limit, &batch)?;
+                ensure!(!to_the_end || !batch.records.is_empty(), "nothing came in {:?}", limit.wait);
                 got.extend(batch.records);
             }
             None => ensure!(

@@ -63,7 +63,18 @@ pub(crate) async fn a_wait_at_the_head_ends_empty_handed(case: &mut BusCase) -> 
 pub(crate) async fn following_has_no_gap_where_replay_ends(case: &mut BusCase) -> Outcome {
     let topic = case.topic("catch-up").await?;
     let (early, count) = (case.pace.records / 2, case.pace.records * 2);
-    let first = case.publish_run(&topic, "k", 0, early).await?;
+    let mut first = case.publish_run(&topic, "k", 0, early / 2).await?;
+    let mut reading = Reading::open(case, &topic, first[0].at.partition_id, StartAt::Earliest).await?;
+    let mut numbers = Vec::new();
+    // One step at a time: caught up, something comes, and only then the waiting read.
+    while first.len() < early {
+        numbers.extend(
+            reading.take(first.len() - numbers.len()).await?.iter().filter_map(|r| number(&r.envelope)),
+        );
+        reading.expect_head().await?;
+        first.extend(case.publish_run(&topic, "k", first.len(), (early - first.len()).min(2)).await?);
+    }
+    // And all at once, with replay and following meeting wherever they meet.
     let (publisher, of_publisher) = (case.publisher(), topic.clone());
     let publishing = tokio::spawn(async move {
         for n in early..count {
@@ -74,11 +85,9 @@ pub(crate) async fn following_has_no_gap_where_replay_ends(case: &mut BusCase) -
         }
         Outcome::Ok(())
     });
-    let mut reading = Reading::open(case, &topic, first[0].at.partition_id, StartAt::Earliest).await?;
-    let mut numbers = Vec::new();
     let mut caught_up = 0;
     while numbers.len() < count {
-        // Small reads, alternately waiting or not, so that replay and following meet again and again.
+        // Small reads, alternately waiting or not.
         let wait = if caught_up % 2 == 0 { Duration::ZERO } else { case.pace.visible_within };
         let batch = reading.step(ReadLimit::records(7).waiting(wait)).await?;
         caught_up += usize::from(batch.state == ReadState::CaughtUp);

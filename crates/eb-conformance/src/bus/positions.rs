@@ -69,6 +69,12 @@ pub(crate) async fn a_batch_ends_where_the_next_one_starts(case: &mut BusCase) -
             }
             seen += batch.records.len();
             ensure!(seen <= acked.len(), "more records came than were published");
+            ensure!(
+                batch.state == ReadState::More || seen == acked.len(),
+                "{:?} after {seen} of {} records that were read before",
+                batch.state,
+                acked.len()
+            );
             at = StartAt::Cut(batch.next);
         }
         Reading::open(case, &topic, partition, at).await?.expect_head().await?;
