@@ -17,4 +17,35 @@ macro_rules! files {
     };
 }
 
-static FILES: &[(&str, &str)] = files![];
+static FILES: &[(&str, &str)] = files![
+    "ig/class_map_v0.yaml",
+    "ig/partitioning_profiles_v0.yaml",
+    "ig/schema_policy_v0.yaml",
+    "schemas/payloads/card.refund.issued.1.0.0.schema.json",
+    "schemas/payloads/card.transaction.authorised.1.0.0.schema.json",
+    "schemas/payloads/card.transaction.declined.1.0.0.schema.json",
+    "schemas/payloads/card.transaction.settled.1.0.0.schema.json",
+    "schemas/payloads/device.session.opened.1.0.0.schema.json",
+    "schemas/payloads/merchant.statement.issued.1.0.0.schema.json",
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_policy_file_of_the_config_folder_is_built_in() {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
+        let mut found = Vec::new();
+        for folder in ["ig", "schemas/payloads"] {
+            for entry in std::fs::read_dir(config.join(folder)).unwrap() {
+                found.push(format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap()));
+            }
+        }
+        found.sort();
+        let built_in: Vec<_> = FILES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(built_in, found);
+    }
+}

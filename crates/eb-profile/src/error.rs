@@ -16,7 +16,10 @@ pub struct Place {
 ///
 /// Values that came out of the environment or are secret never stand in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProfileError {
+pub struct ProfileError(Box<Inner>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Inner {
     file: String,
     at: Option<Place>,
     key: Option<String>,
@@ -26,66 +29,67 @@ pub struct ProfileError {
 
 impl ProfileError {
     pub(crate) fn new(file: &str, message: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), at: None, key: None, message: message.into(), advice: None }
+        let message = message.into();
+        Self(Box::new(Inner { file: file.to_owned(), at: None, key: None, message, advice: None }))
     }
 
     pub(crate) fn at(mut self, at: Place) -> Self {
-        self.at = Some(at);
+        self.0.at = Some(at);
         self
     }
 
     pub(crate) fn key(mut self, key: impl Into<String>) -> Self {
-        self.key = Some(key.into());
+        self.0.key = Some(key.into());
         self
     }
 
     pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.0.advice = Some(advice.into());
         self
     }
 
     /// The file, or what stands for it (`<built-in local>`, an environment variable).
     #[must_use]
     pub fn file(&self) -> &str {
-        &self.file
+        &self.0.file
     }
 
     /// Where in the file.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
-        self.at
+        self.0.at
     }
 
     /// The key with its path, such as `wiring.event_bus.root`.
     #[must_use]
     pub fn key_path(&self) -> Option<&str> {
-        self.key.as_deref()
+        self.0.key.as_deref()
     }
 
     /// What is wrong, without place, key and advice.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// What to do next.
     #[must_use]
     pub fn advice(&self) -> Option<&str> {
-        self.advice.as_deref()
+        self.0.advice.as_deref()
     }
 }
 
 impl fmt::Display for ProfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(at) = self.at {
+        f.write_str(&self.0.file)?;
+        if let Some(at) = self.0.at {
             write!(f, ":{}:{}", at.line, at.column)?;
         }
-        if let Some(key) = &self.key {
+        if let Some(key) = &self.0.key {
             write!(f, ": {key}")?;
         }
-        write!(f, ": {}", self.message)?;
-        if let Some(advice) = &self.advice {
+        write!(f, ": {}", self.0.message)?;
+        if let Some(advice) = &self.0.advice {
             write!(f, "; {advice}")?;
         }
         Ok(())
@@ -93,3 +97,38 @@ impl fmt::Display for ProfileError {
 }
 
 impl std::error::Error for ProfileError {}
+
+/// A profile that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The profile is wrong.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// A policy file is wrong.
+    #[error(transparent)]
+    Policy(Box<ig_gate::yaml::ConfigError>),
+    /// A backend or store said no.
+    #[error(transparent)]
+    Bus(#[from] eb_contract::Error),
+    /// The gate could not finish.
+    #[error(transparent)]
+    Gate(#[from] ig_gate::GateError),
+}
+
+impl From<ig_gate::yaml::ConfigError> for OpenError {
+    fn from(e: ig_gate::yaml::ConfigError) -> Self {
+        Self::Policy(Box::new(e))
+    }
+}
+
+impl OpenError {
+    /// Whether opening again later can help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Profile(_) | Self::Policy(_) => false,
+            Self::Bus(e) => e.is_retryable(),
+            Self::Gate(e) => e.is_retryable(),
+        }
+    }
+}

@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn text(raw: &str) -> String {
-        expand(raw, &env()).map(|e| e.text).unwrap_or_else(|f| format!("{}@{}", f.message, f.at))
+        expand(raw, &env()).map_or_else(|f| format!("{}@{}", f.message, f.at), |e| e.text)
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use eb_contract::Topic;
+use ig_gate::Policy;
 use serde::Serialize;
 
-use crate::error::{Place, ProfileError};
+use crate::error::{OpenError, Place, ProfileError};
+use crate::gate;
 use crate::interpolate::Env;
 use crate::locate::{self, ProfileSource};
 use crate::secret::Secret;
@@ -235,6 +237,14 @@ impl Profile {
         let settings = reading.settings.into_inner();
         Ok(Self { profile_id, source, policy, wiring, notices, settings })
     }
+
+    /// The gate's policy, read and checked; opens nothing.
+    ///
+    /// # Errors
+    /// [`OpenError::Policy`] with file, line and key, or [`OpenError::Profile`] for a reference that leads nowhere.
+    pub fn load_policy(&self) -> Result<Policy, OpenError> {
+        gate::load_policy(self)
+    }
 }
 
 fn name(value: Scalar<'_>) -> Result<String, ProfileError> {
@@ -353,7 +363,7 @@ fn read_event_bus(
         None => bus.defaulted("create_topics", false),
     };
     let max_envelope_bytes = match bus.optional("max_envelope_bytes")? {
-        Some(value) => value.number(1024..=64 << 20)?,
+        Some(value) => value.number(1024..=16 << 20)?,
         None => bus.defaulted("max_envelope_bytes", eb_contract::EnvelopeLimits::DEFAULT_BYTES as u64),
     };
     let max_envelope_bytes = usize::try_from(max_envelope_bytes).unwrap_or(usize::MAX);

@@ -1,13 +1,15 @@
 //! Profiles as their readers see them.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod errors;
 mod lookup;
+mod opening;
 mod settings;
 
 use eb_profile::{Env, Profile, ProfileError, ProfileSource};
 
 /// A profile's text that works, for tests to spoil.
-pub const GOOD: &str = "\
+pub(crate) const GOOD: &str = "\
 profile_id: test
 policy:
   policy_rev: v0
@@ -32,13 +34,13 @@ wiring:
 ";
 
 /// Reads a text as if it lay in `p.yaml` of a folder `/base`, with these variables.
-pub fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Profile, ProfileError> {
+pub(crate) fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Profile, ProfileError> {
     let env = Env::only(variables.iter().copied());
     Profile::parse(ProfileSource::file("p.yaml", "/base"), text, &env)
 }
 
 /// [`GOOD`] with a part of it replaced; the part must be there.
-pub fn spoilt(from: &str, to: &str) -> String {
+pub(crate) fn spoilt(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from), "{from:?} is not in the profile");
     GOOD.replacen(from, to, 1)
 }
