@@ -270,7 +270,7 @@ impl Watched {
                         .advise("use a newer program"));
                 }
                 Found::Unusable(_) if attempt < HEADER_ATTEMPTS => {
-                    std::thread::sleep(Duration::from_micros(200))
+                    std::thread::sleep(Duration::from_micros(200));
                 }
                 Found::Unusable(why) => self.report_sidecar(op, &why)?,
             }

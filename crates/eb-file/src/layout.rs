@@ -97,12 +97,31 @@ impl PartitionFiles {
         format!("{}.torn-", self.stem)
     }
 
+    /// What a set-aside file is called until it is whole.
+    #[must_use]
+    pub fn torn_temporary(&self) -> PathBuf {
+        self.dir.join(format!("{}tmp", self.torn_prefix()))
+    }
+
     /// The name of a file for bytes that are set aside now. No colon, so that it is a name everywhere.
     #[must_use]
     pub fn torn(&self, now: Timestamp) -> PathBuf {
         let compact: String = now.to_string().chars().filter(|c| !matches!(c, '-' | ':')).collect();
         self.dir.join(format!("{}{compact}", self.torn_prefix()))
     }
+}
+
+/// A folder in which the creation of a topic has begun and not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The topic.
+    pub topic: Topic,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// There are records in it all the same.
+    pub records: bool,
+    /// How many partitions it was to have, where that can be read.
+    pub planned: Option<u32>,
 }
 
 /// The folder of a bus.
@@ -197,6 +216,42 @@ impl Layout {
         }
         topics.sort();
         Ok(topics)
+    }
+
+    /// The topics that were begun and not finished, sorted. Folders that hold nothing of a topic are none of them.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn unfinished(&self, disk: &dyn Disk) -> Result<Vec<Unfinished>> {
+        const OP: &str = "topics";
+        let finished = self.topics(disk)?;
+        let entries =
+            disk.list(&self.root).map_err(|e| io_error(OP, &self.root, "cannot list the folder", e))?;
+        let mut all = Vec::new();
+        for entry in entries.into_iter().filter(|e| e.is_dir && !is_reserved(&e.name)) {
+            let Some(topic) = Topic::new(&entry.name).ok().filter(|t| !finished.contains(t)) else {
+                continue;
+            };
+            let dir = self.topic_dir(&topic);
+            let names = disk.list(&dir).map_err(|e| io_error(OP, &dir, "cannot list the folder", e))?;
+            let logs =
+                names.iter().filter(|n| n.name.starts_with("partition=") && n.name.ends_with(".jsonl"));
+            let mut records = false;
+            let mut begun = names.iter().any(|n| n.name == TOPIC_LOCK);
+            for log in logs.map(|n| dir.join(&n.name)) {
+                begun = true;
+                let empty = disk.open(&log, OpenMode::Read).and_then(|f| f.is_empty());
+                records |= !empty.map_err(|e| io_error(OP, &log, "cannot look at the log", e))?;
+            }
+            let planned = read_small(disk, &dir.join(format!("{TOPIC_FILE}.tmp")), META_LIMIT).ok();
+            let planned = planned.and_then(|bytes| serde_json::from_slice::<TopicFile>(&bytes).ok());
+            if begun || planned.is_some() {
+                let planned = planned.filter(|p| p.topic == topic).map(|p| p.partitions);
+                all.push(Unfinished { topic, dir, records, planned });
+            }
+        }
+        all.sort_by(|a, b| a.topic.cmp(&b.topic));
+        Ok(all)
     }
 
     /// Reads a topic's metadata and checks that every log in its folder can be placed.

@@ -14,6 +14,7 @@
 //! | `recovery` | opening a log for writing: lock, scan, set aside, write again |
 //! | `queue`, `writer`, `publisher` | calls become groups; groups become synced lines; synced lines become ACKs |
 //! | `reader`, `cursor`, `horizon`, `seek`, `block` | reading: handles, how far one may see, look-ups by offset and time, blocks that records are slices of |
+//! | [`verify`] | checking a bus, and repairing what may be repaired |
 //! | [`checkpoints`] | consumer checkpoints as files |
 //! | [`state`] | what writer and readers of one process share: how far the log is synced, and waiting for more |
 
@@ -42,6 +43,7 @@ pub mod scan;
 mod seek;
 pub mod state;
 mod timer;
+pub mod verify;
 mod writer;
 
 pub use bus::{FileAdmin, FileBus};

@@ -56,6 +56,22 @@ pub(crate) fn lock_writer(
     Ok(WriterLock { _lock: lock })
 }
 
+/// Whether someone holds the lock. To find out it is taken for a moment; a writer of this process that opens just then waits.
+///
+/// # Errors
+/// As the operating system says.
+pub(crate) fn peek(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
+    let _leaving = LeavingSoon::announce(path, WriterId::fresh());
+    match disk.try_lock(path) {
+        Ok(lock) => {
+            drop(lock);
+            Ok(false)
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
 fn describe(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let mut text = serde_json::to_vec(&Holder::this_process())?;
     text.push(b'\n');

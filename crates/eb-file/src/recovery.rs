@@ -102,6 +102,19 @@ pub(crate) fn open_log(
     me: WriterId,
 ) -> Result<(OpenLog, RecoveryReport)> {
     let lock = lock_writer(OP, disk, files, me)?;
+    recover_locked(lock, disk, files, meta, partition, boot_id, false)
+}
+
+/// Recovers a partition whose lock is held; with `thorough`, its whole index is made anew. Blocking.
+pub(crate) fn recover_locked(
+    lock: WriterLock,
+    disk: &dyn Disk,
+    files: &PartitionFiles,
+    meta: &TopicMeta,
+    partition: PartitionId,
+    boot_id: [u8; 16],
+    thorough: bool,
+) -> Result<(OpenLog, RecoveryReport)> {
     let file = disk.open(&files.log, OpenMode::Write).map_err(|e| {
         if e.kind() == io::ErrorKind::NotFound {
             missing(&files.log, "the topic exists, but this log of it does not".to_owned())
@@ -120,7 +133,7 @@ pub(crate) fn open_log(
         return Err(missing(&files.log, what));
     }
 
-    let Checked { seen, kept, entries, rebuilt } = check(&*file, files, &known, len)?;
+    let Checked { seen, kept, entries, rebuilt } = check(&*file, files, &known, len, thorough)?;
     let torn = match seen.fault {
         Some(fault) if fault.evidence.is_some() => return Err(interior(&files.log, &fault)),
         Some(fault) if seen.content_end > fault.byte => {
@@ -235,7 +248,13 @@ struct Checked {
     rebuilt: Option<String>,
 }
 
-fn check(file: &dyn DiskFile, files: &PartitionFiles, known: &Known, len: u64) -> Result<Checked> {
+fn check(
+    file: &dyn DiskFile,
+    files: &PartitionFiles,
+    known: &Known,
+    len: u64,
+    thorough: bool,
+) -> Result<Checked> {
     let unreadable = |e| io_error(OP, &files.log, "cannot read the log", e);
     let watermark = known.watermark();
     let from = |kept: (u64, Option<Entry>)| -> io::Result<(Assessment, Vec<Entry>)> {
@@ -255,6 +274,10 @@ fn check(file: &dyn DiskFile, files: &PartitionFiles, known: &Known, len: u64) -
     };
     let mut rebuilt = None;
     let kept = match known {
+        Known::Sidecar { .. } if thorough => {
+            rebuilt = Some("a repair was asked for".to_owned());
+            (0, None)
+        }
         Known::Sidecar { header, file: sidecar, same_boot } => {
             let kept = index::believable(&**sidecar, header, *same_boot)
                 .map_err(|e| io_error(OP, &files.sidecar, "cannot read the index", e))?;
@@ -304,7 +327,7 @@ fn set_aside(
     to: u64,
 ) -> io::Result<PathBuf> {
     let prefix = files.torn_prefix();
-    let temporary = files.dir.join(format!("{prefix}tmp"));
+    let temporary = files.torn_temporary();
     for entry in disk.list(&files.dir)? {
         let path = files.dir.join(&entry.name);
         if entry.is_dir || !entry.name.starts_with(&prefix) || path == temporary {
