@@ -1,15 +1,18 @@
-//! Test support: fault-injecting disk, event generator, process harness.
+//! Test support: fault-injecting disk, event generator, process harness, native servers.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`events`] | realistic platform events from a seed, each with the answer that a gate must give |
 //! | [`fault_disk`] | a disk in memory that fails on request and survives power cuts as badly as the format page allows |
 //! | [`process`] | child processes that are killed at random moments, and what they said until then |
+//! | `services` | Postgres, LocalStack and its Kinesis engine, installed and started without containers (Unix) |
 //! | [`Rng`], [`Budget`] | repeatable chance; how long a suite may run |
 
 pub mod events;
 pub mod fault_disk;
 pub mod process;
 mod rng;
+#[cfg(unix)]
+pub mod services;
 
 pub use rng::{Budget, Rng, is_long, seed};

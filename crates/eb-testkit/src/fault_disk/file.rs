@@ -110,7 +110,8 @@ impl DiskFile for File {
     /// By chance, as a page cache answers: sometimes there, sometimes not. What has to wait for the device is what can fail.
     fn read_ready(&self, buf: &mut [u8], position: u64) -> io::Result<Option<usize>> {
         let mut machine = self.disk.machine.lock();
-        let there = machine.powered && machine.processes.contains(&self.disk.process) && machine.rng.chance(50);
+        let there =
+            machine.powered && machine.processes.contains(&self.disk.process) && machine.rng.chance(50);
         if !there {
             return Ok(None);
         }

@@ -50,8 +50,14 @@ fn digest(seed: u64, mix: Mix, count: usize) -> String {
 #[test]
 fn the_same_seed_gives_the_same_bytes_for_ever() {
     // A change here breaks every seed that was ever written down: make it on purpose only.
-    assert_eq!(digest(1, Mix::default(), 2_000), "b2604e9bb72a9cbfa68b5eea43c69285a718e94ac342428b84c2b409aade4a90");
-    assert_eq!(digest(u64::MAX, TROUBLE, 2_000), "42c0a0ae86308684910faa0cd5acb0ede0779c195fd87a563afc2cffc4e2a064");
+    assert_eq!(
+        digest(1, Mix::default(), 2_000),
+        "b2604e9bb72a9cbfa68b5eea43c69285a718e94ac342428b84c2b409aade4a90"
+    );
+    assert_eq!(
+        digest(u64::MAX, TROUBLE, 2_000),
+        "42c0a0ae86308684910faa0cd5acb0ede0779c195fd87a563afc2cffc4e2a064"
+    );
     assert_ne!(digest(2, Mix::default(), 100), digest(3, Mix::default(), 100));
 }
 

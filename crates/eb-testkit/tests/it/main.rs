@@ -1,3 +1,5 @@
 //! The test kit's own promises.
 
 mod events;
+#[cfg(unix)]
+mod services;
