@@ -2,9 +2,12 @@
 //! turn with it; what is printed is the median over the rounds.
 
 mod counting;
+mod gate;
+mod index;
 mod measure;
 mod publish;
 mod raw;
+mod replay;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,8 +58,13 @@ fn main() -> ExitCode {
 
 type Group = fn(&Options, &std::path::Path) -> Result<Vec<Row>>;
 
-const GROUPS: &[(&str, Group)] =
-    &[("publish", |o, f| Ok([publish::run(o, f, 256)?, publish::run(o, f, 1024)?].concat()))];
+const GROUPS: &[(&str, Group)] = &[
+    ("publish", |o, f| Ok([publish::run(o, f, 256)?, publish::run(o, f, 1024)?].concat())),
+    ("replay", |o, f| Ok([replay::replay(o, f, 256, 0.3)?, replay::replay(o, f, 1024, 0.5)?].concat())),
+    ("open", replay::open),
+    ("gate", gate::run),
+    ("index", |o, _| index::run(o)),
+];
 
 fn run(options: &Options) -> Result<()> {
     if let Some(unknown) = options.groups.iter().find(|g| GROUPS.iter().all(|(name, _)| name != g)) {
