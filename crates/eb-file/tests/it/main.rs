@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod common;
+mod conformance;
 mod recovering;
 mod writing;
