@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use eb_conformance::{AdmissionFactory, AdmissionOffers, Outcome, TestAdmissionIndex};
 use eb_contract::stores::{
     AdmissionEntry, AdmissionIndex, AdmissionKey, Confirmation, IndexCheckpoint, OpenReservation,
-    PolicyEpoch, ReservationId, ReserveRequest, Reserved,
+    PolicyEpoch, PolicyRev, ReservationId, ReserveRequest, Reserved,
 };
-use eb_contract::{BoxFuture, Error, ErrorKind, Result, Timestamp};
+use eb_contract::{BoxFuture, Error, ErrorKind, Result, Timestamp, Topic};
 use parking_lot::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,9 @@ pub(crate) enum IndexBend {
     AnswersAfterClose,
     ConfirmedOnlyAtCheckpoint,
     KeysShareTheirFirstBytes,
+    OwnReservationsStayOpen,
+    CountsNothing,
+    FirstCheckpointStays,
 }
 
 pub(crate) struct BentIndexes(pub(crate) IndexBend);
@@ -226,7 +229,9 @@ impl AdmissionIndex for BentIndex {
             for e in std::mem::take(&mut data.unseen) {
                 self.put(data, e);
             }
-            data.checkpoint = Some(checkpoint);
+            if data.checkpoint.is_none() || self.bend != IndexBend::FirstCheckpointStays {
+                data.checkpoint = Some(checkpoint);
+            }
             data.stored = None;
             data.stored = Some(Box::new(data.clone()));
         })
@@ -262,7 +267,26 @@ impl AdmissionIndex for BentIndex {
     }
 
     fn open_reservations(&self) -> BoxFuture<'_, Result<Vec<OpenReservation>>> {
-        self.with(|_| Vec::new())
+        self.with(|data| {
+            let keys = data.reserved.iter().filter(|_| self.bend == IndexBend::OwnReservationsStayOpen);
+            let open = |(id, key): (&u64, &AdmissionKey)| OpenReservation {
+                reservation: ReservationId(*id),
+                request: ReserveRequest {
+                    key: *key,
+                    payload_hash: [0; 32],
+                    topic: Topic::new("t").expect("a name"),
+                    start: Vec::new(),
+                    policy: PolicyRev {
+                        policy_id: String::new(),
+                        revision: String::new(),
+                        content_digest: String::new(),
+                    },
+                },
+                owner: "me".to_owned(),
+                reserved_at: Timestamp::EPOCH,
+            };
+            keys.map(open).collect()
+        })
     }
 
     fn record_policy(&self, epoch: PolicyEpoch) -> BoxFuture<'_, Result<()>> {
@@ -283,7 +307,8 @@ impl AdmissionIndex for BentIndex {
     }
 
     fn approximate_len(&self) -> u64 {
-        self.data.lock().entries.len() as u64
+        let len = self.data.lock().entries.len() as u64;
+        if self.bend == IndexBend::CountsNothing { 0 } else { len }
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<()>> {

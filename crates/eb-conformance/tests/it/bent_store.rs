@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use eb_conformance::{CheckpointFactory, CheckpointOffers, Outcome, ResetEntry, TestCheckpointStore};
 use eb_contract::stores::{Checkpoint, CheckpointStore, Lease, ResetRequest};
-use eb_contract::{BoxFuture, ConsumerName, Cut, Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
+use eb_contract::{
+    BoxFuture, BusIncarnation, ConsumerName, Cut, Error, ErrorKind, PartitionId, Result, Timestamp, Topic,
+};
 use eb_memory::{CommitMode, MemoryCheckpointStore};
 use parking_lot::Mutex;
 
@@ -31,6 +33,8 @@ pub(crate) enum StoreBend {
     AnswersReversed,
     CommitsHalfOfABatch,
     HistoryWithoutReasons,
+    UnknownIsAtTheBeginning,
+    AnyFirstVersion,
 }
 
 pub(crate) struct BentStores(pub(crate) StoreBend);
@@ -141,6 +145,7 @@ impl BentStore {
             }
         }
         match self.bend {
+            StoreBend::AnyFirstVersion if stored.is_none() => wanted.version = 0,
             StoreBend::IgnoresEpochs => lease = Lease { owner: "any".to_owned(), epoch: 0 },
             StoreBend::AnyOwnerOfAnEpoch => lease.owner = "any".to_owned(),
             _ => {}
@@ -180,7 +185,20 @@ impl CheckpointStore for BentStore {
     ) -> BoxFuture<'a, Result<Option<Checkpoint>>> {
         Box::pin(async move {
             let place = self.place(consumer, topic, partition);
-            let stored = self.inner.load(&place.0, &place.1, place.2).await?;
+            let mut stored = self.inner.load(&place.0, &place.1, place.2).await?;
+            if self.bend == StoreBend::UnknownIsAtTheBeginning && stored.is_none() {
+                stored = Some(Checkpoint {
+                    consumer: consumer.clone(),
+                    topic: topic.clone(),
+                    partition_id: partition,
+                    cut: Cut::Begin,
+                    caught_up_at: None,
+                    version: 0,
+                    bus_incarnation: BusIncarnation::new("none").expect("printable"),
+                    lease: None,
+                    committed_at: None,
+                });
+            }
             Ok(stored.map(|c| {
                 let c = Checkpoint { consumer: consumer.clone(), topic: topic.clone(), ..c };
                 self.as_told(Checkpoint { partition_id: partition, ..c })

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use eb_conformance::{Pace, Verdict, run_admission_scenario, run_bus_scenario, run_checkpoint_scenario};
+use eb_conformance::{
+    Pace, Scenario, Verdict, admission_plan, admission_scenarios, bus_scenarios, checkpoint_scenarios,
+    run_admission_scenario, run_bus_scenario, run_checkpoint_scenario,
+};
 use eb_memory::MemoryConfig;
 
 use crate::bent_bus::{Bend, BentFactory};
@@ -32,6 +35,21 @@ fn bus_with(bend: Bend, stream: bool, hangs: bool) -> BentFactory {
     BentFactory { bend, config: config(stream), partitions: 3, pace }
 }
 
+/// Whether the scenario found something, rather than ran out of time.
+fn failed(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Failed(failure) if !failure.to_string().contains("it hangs"))
+}
+
+fn names<C>(scenarios: &[Scenario<C>]) -> Vec<&'static str> {
+    scenarios.iter().map(|s| s.name).collect()
+}
+
+/// A scenario that passes on everything proves nothing.
+fn every_scenario_fails(scenarios: &[&'static str], fails_somewhere: impl Fn(&str) -> bool) {
+    let never: Vec<_> = scenarios.iter().filter(|s| !fails_somewhere(s)).collect();
+    assert!(never.is_empty(), "pass on everything that is broken: {never:?}");
+}
+
 macro_rules! bus_catches {
     ($($name:ident: $bend:ident $shape:ident by $($scenario:ident),+;)*) => {
         $(
@@ -45,6 +63,15 @@ macro_rules! bus_catches {
                 )+
             }
         )*
+
+        #[test]
+        fn every_bus_scenario_fails_on_some_broken_bus() {
+            let broken = [$((Bend::$bend, stringify!($shape))),*];
+            every_scenario_fails(&names(bus_scenarios()), |scenario| {
+                let mut quick = broken.iter().filter(|(_, shape)| *shape != "hanging");
+                quick.any(|(bend, shape)| failed(run_bus_scenario(scenario, &bus_with(*bend, *shape == "stream", true))))
+            });
+        }
     };
 }
 
@@ -154,6 +181,14 @@ macro_rules! store_catches {
                     )+
                 }
             )*
+
+            #[test]
+            fn every_scenario_fails_on_some_broken_store() {
+                every_scenario_fails(&names(checkpoint_scenarios()), |scenario| {
+                    let broken = [$(StoreBend::$bend),*];
+                    broken.into_iter().any(|bend| failed(run_checkpoint_scenario(scenario, &BentStores(bend))))
+                });
+            }
         }
     };
 }
@@ -183,6 +218,8 @@ store_catches! {
     ignores_incarnations: IgnoresIncarnations by another_incarnation_is_refused;
     answers_reversed: AnswersReversed by many_partitions_commit_at_once;
     commits_half_of_a_batch: CommitsHalfOfABatch by one_refused_checkpoint_never_harms_the_others;
+    unknown_is_at_the_beginning: UnknownIsAtTheBeginning by an_unknown_checkpoint_is_none;
+    any_first_version: AnyFirstVersion by the_first_commit_expects_version_zero;
     history_without_reasons: HistoryWithoutReasons by resets_leave_their_history;
 }
 
@@ -199,6 +236,17 @@ macro_rules! index_catches {
                     )+
                 }
             )*
+
+            #[test]
+            fn every_scenario_fails_on_some_broken_index() {
+                let mut scenarios = names(admission_scenarios());
+                // The broken indexes are of one gate.
+                scenarios.retain(|s| !admission_plan(&BentIndexes(IndexBend::Nothing)).not_run().contains(s));
+                every_scenario_fails(&scenarios, |scenario| {
+                    let broken = [$(IndexBend::$bend),*];
+                    broken.into_iter().any(|bend| failed(run_admission_scenario(scenario, &BentIndexes(bend))))
+                });
+            }
         }
     };
 }
@@ -228,5 +276,8 @@ index_catches! {
     policies_lost_in_a_crash: PoliciesLostInACrash by a_policy_outlives_a_crash;
     answers_after_close: AnswersAfterClose by a_closed_index_refuses;
     confirmed_only_at_checkpoint: ConfirmedOnlyAtCheckpoint by a_confirmed_key_is_admitted_where_it_lies;
+    own_reservations_stay_open: OwnReservationsStayOpen by one_gate_has_no_open_reservations;
+    counts_nothing: CountsNothing by the_length_counts_admitted_events;
+    first_checkpoint_stays: FirstCheckpointStays by a_checkpoint_comes_back_as_stored;
     keys_share_their_first_bytes: KeysShareTheirFirstBytes by an_event_is_found_by_its_id_alone;
 }
