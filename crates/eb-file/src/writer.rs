@@ -30,7 +30,7 @@ use crate::state::TailState;
 const OP: &str = "publish";
 
 /// Up to so many calls in a group, handing them to another thread costs more than it brings.
-const INLINE_CALLS: usize = 4;
+const INLINE_CALLS: usize = 1;
 
 /// A partition as this process writes it.
 pub(crate) struct PartitionWriter {
@@ -267,6 +267,22 @@ impl PartitionWriter {
     /// Waits until there is a group worth writing; false when there will be none any more.
     fn wait_for_work(&self) -> bool {
         let mut state = self.state.lock();
+        let wait = self.shared.config.group_wait;
+        if state.expected > 1 && !wait.is_zero() {
+            // One wake-up for all who come back, instead of one for the first and one for the last of them.
+            let until = Instant::now() + wait;
+            let enough = |s: &State| {
+                s.queue.front_calls() >= s.expected || s.queue.front_is_full() || s.closing.is_some()
+            };
+            while !enough(&state) {
+                state.sleeping_for = Some(state.expected);
+                let timed_out = self.work.wait_until(&mut state, until).timed_out();
+                state.sleeping_for = None;
+                if timed_out {
+                    break;
+                }
+            }
+        }
         while state.queue.is_empty() {
             if state.closing.is_some() || matches!(state.phase, Phase::Failed(_)) {
                 // A failed writer takes no more calls, so its thread can go; close finds the log by itself.
@@ -275,21 +291,6 @@ impl PartitionWriter {
             state.sleeping_for = Some(1);
             self.work.wait(&mut state);
             state.sleeping_for = None;
-        }
-        let wait = self.shared.config.group_wait;
-        if wait.is_zero() {
-            return true;
-        }
-        let expected = state.expected;
-        let until = Instant::now() + wait;
-        while state.queue.front_calls() < expected && !state.queue.front_is_full() && state.closing.is_none()
-        {
-            state.sleeping_for = Some(expected);
-            let timed_out = self.work.wait_until(&mut state, until).timed_out();
-            state.sleeping_for = None;
-            if timed_out {
-                break;
-            }
         }
         true
     }
@@ -318,13 +319,15 @@ impl PartitionWriter {
         // Before the ACK, so that whoever hears of it finds the record, also from another process.
         open.tail.advance(end);
         open.log.sidecar.raise(end, &mut group.entries);
+        {
+            // Those who came meanwhile are there, and those who are answered come back, as a rule. Counted before the first of them can.
+            let mut state = self.state.lock();
+            state.expected = group.calls + state.queue.front_calls();
+        }
         let (base, times) = (group.base, std::mem::take(&mut group.times));
         group.answer(Ok(Acked { base, times }));
         open.log.sidecar.sync_sometimes();
-        let mut state = self.state.lock();
-        state.queue.reuse(std::mem::take(&mut group.lines));
-        // Those who were answered come back, as a rule, and those who came meanwhile are there.
-        state.expected = group.calls + state.queue.front_calls();
+        self.state.lock().queue.reuse(std::mem::take(&mut group.lines));
     }
 
     /// After a failed write: cuts the log back to its last good record and syncs that, so that nothing of the group can come back.
