@@ -22,8 +22,6 @@ pub(crate) struct Bus {
     pub(crate) publisher: Arc<dyn EventBusPublisher>,
     pub(crate) reader: Arc<dyn EventBusReader>,
     pub(crate) admin: Arc<dyn EventBusAdmin>,
-    #[cfg(feature = "file")]
-    pub(crate) file: Option<eb_file::FileBus>,
 }
 
 /// Opens the bus of a profile.
@@ -61,7 +59,6 @@ async fn file_bus(config: eb_file::FileBusConfig) -> Result<Bus, Error> {
         publisher: Arc::new(file.publisher()),
         reader: Arc::new(file.reader()),
         admin: Arc::new(file.admin()),
-        file: Some(file),
     })
 }
 
@@ -72,8 +69,6 @@ fn memory_bus(config: eb_memory::MemoryConfig) -> Bus {
         publisher: Arc::new(memory.publisher()),
         reader: Arc::new(memory.reader()),
         admin: Arc::new(memory.admin()),
-        #[cfg(feature = "file")]
-        file: None,
     }
 }
 

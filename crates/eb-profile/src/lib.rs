@@ -78,6 +78,9 @@ mod section;
 mod yaml;
 
 pub use backend::Purpose;
+/// Checking and repairing a file bus: for `eb verify`.
+#[cfg(feature = "file")]
+pub use eb_file::verify as file_verify;
 pub use error::{OpenError, Place, ProfileError};
 pub use gate::QUARANTINE_TOPIC;
 pub use interpolate::{Env, MAX_EXPANDED_BYTES, VariableUse};

@@ -106,13 +106,6 @@ impl Platform {
         self.bus.publisher.capabilities()
     }
 
-    /// The file bus itself, where it is one: for its `verify`.
-    #[cfg(feature = "file")]
-    #[must_use]
-    pub fn file_bus(&self) -> Option<&eb_file::FileBus> {
-        self.bus.file.as_ref()
-    }
-
     /// Makes the profile's topics that are missing, if it says `create_topics: true`. Gives back those it made.
     ///
     /// # Errors

@@ -1,0 +1,83 @@
+//! One module per command.
+
+mod checkpoint;
+mod head;
+mod health;
+mod ingest;
+mod lines;
+mod manual;
+mod profile;
+mod publish;
+mod receipt;
+mod tail;
+mod topics;
+mod verify;
+
+use eb_contract::{Error, ErrorKind, Topic};
+use eb_profile::{OpenError, Platform};
+
+use crate::args::{Cli, Command, Global};
+use crate::failure::{Failure, Outcome};
+use crate::ui::Ui;
+
+pub(crate) async fn run(ui: &mut Ui, cli: Cli) -> Outcome {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Ingest(args) => ingest::run(ui, &global, &args).await,
+        Command::Publish(args) => publish::run(ui, &global, *args).await,
+        Command::Tail(args) => tail::run(ui, &global, &args).await,
+        Command::Topics => topics::run(ui, &global).await,
+        Command::Head(args) => head::run(ui, &global, args.topic.as_ref()).await,
+        Command::Verify(args) => verify::run(ui, &global, &args).await,
+        Command::Checkpoint(args) => checkpoint::run(ui, &global, args).await,
+        Command::Receipt(args) => receipt::run(ui, &global, &args).await,
+        Command::Profile(what) => profile::run(ui, &global, what).await,
+        Command::Health => health::run(ui, &global).await,
+        Command::Completions { shell } => manual::completions(ui, shell),
+        Command::Man { dir } => manual::man(ui, dir.as_deref()),
+    }
+}
+
+/// Opens the platform for writing: its folders and topics are made where the profile says so.
+async fn open(ui: &Ui, global: &Global) -> Result<Platform, Failure> {
+    let platform = eb_profile::open(&global.profile).await?;
+    say_notices(ui, &platform);
+    Ok(platform)
+}
+
+/// Opens the platform for reading: makes nothing, locks nothing.
+async fn open_reading(ui: &Ui, global: &Global) -> Result<Platform, Failure> {
+    let platform = try_open_reading(ui, global).await.map_err(|e| match e {
+        OpenError::Bus(e) if *e.kind() == ErrorKind::NotFound => nothing_yet(e),
+        other => other.into(),
+    })?;
+    Ok(platform)
+}
+
+/// As [`open_reading`], for those who answer a bus that is not there themselves.
+async fn try_open_reading(ui: &Ui, global: &Global) -> Result<Platform, OpenError> {
+    let platform = eb_profile::open_reading(&global.profile).await?;
+    say_notices(ui, &platform);
+    Ok(platform)
+}
+
+const FIRST_STEP: &str = "send a first event with `eb publish` or `eb ingest`";
+
+/// A bus that nobody has written to.
+fn nothing_yet(error: Error) -> Failure {
+    Failure::from(error).advise(FIRST_STEP)
+}
+
+fn say_notices(ui: &Ui, platform: &Platform) {
+    for notice in &platform.profile().notices {
+        ui.note(notice);
+    }
+}
+
+/// All topics, or the one that was asked for.
+async fn chosen_topics(platform: &Platform, topic: Option<&Topic>) -> Result<Vec<Topic>, Failure> {
+    match topic {
+        Some(topic) => Ok(vec![topic.clone()]),
+        None => Ok(platform.reader().topics().await?),
+    }
+}
