@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod checking;
 mod common;
 mod conformance;
+mod reading;
 mod recovering;
 mod writing;
