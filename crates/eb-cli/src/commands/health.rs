@@ -3,13 +3,13 @@
 use ig_gate::HealthStatus;
 
 use crate::args::Global;
-use crate::commands::open;
+use crate::commands::{open, open_gate};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::{self, Ui};
 
 pub(crate) async fn run(ui: &mut Ui, global: &Global) -> Outcome {
     let platform = open(ui, global).await?;
-    let health = platform.gate().await?.health().await;
+    let health = open_gate(ui, &platform).await?.health().await;
     let closed = platform.close().await;
     if ui.is_json() {
         ui.json(&health)?;

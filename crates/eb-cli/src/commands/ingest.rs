@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use eb_contract::Retry;
@@ -22,7 +23,7 @@ use serde::Serialize;
 
 use crate::args::{self, Global};
 use crate::commands::lines::{Fault, Input, Line, MAX_LINE_BYTES};
-use crate::commands::{open, receipt};
+use crate::commands::{open, open_gate, receipt};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::signals::Stop;
 use crate::ui::{self, Ui};
@@ -34,8 +35,14 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &args::Ingest) -> Ou
     let stop = Stop::listen()?;
     // The input first: a file that is not there must not leave an empty platform behind.
     let input = Input::open(&args.input, args.from_line)?;
+    if args.input == "-" && std::io::stdin().is_terminal() {
+        ui.note("reading events from the terminal, one a line; Ctrl-D ends them");
+    }
     let platform = open(ui, global).await?;
-    let gate = platform.gate().await?.clone();
+    let gate = tokio::select! {
+        gate = open_gate(ui, &platform) => gate?,
+        () = stop.asked() => return Err(interrupted().advise("nothing was read yet; run it again")),
+    };
     let mut run = Run {
         bar: bar(ui, &input),
         summary: Summary::default(),

@@ -13,8 +13,12 @@ mod tail;
 mod topics;
 mod verify;
 
+use std::time::Duration;
+
 use eb_contract::{Error, ErrorKind, Topic};
 use eb_profile::{OpenError, Platform};
+use ig_gate::Gate;
+use indicatif::ProgressBar;
 
 use crate::args::{Cli, Command, Global};
 use crate::failure::{Failure, Outcome};
@@ -43,6 +47,16 @@ async fn open(ui: &Ui, global: &Global) -> Result<Platform, Failure> {
     let platform = eb_profile::open(&global.profile).await?;
     say_notices(ui, &platform);
     Ok(platform)
+}
+
+/// Opens the gate. Where the admission index was lost, that reads the whole log: somebody who waits sees why.
+async fn open_gate(ui: &Ui, platform: &Platform) -> Result<Gate, Failure> {
+    let spinner = if ui.may_draw() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    spinner.set_message("bringing the admission index up to its log");
+    spinner.enable_steady_tick(Duration::from_millis(200));
+    let gate = platform.gate().await.cloned();
+    spinner.finish_and_clear();
+    Ok(gate?)
 }
 
 /// Opens the platform for reading: makes nothing, locks nothing.

@@ -8,7 +8,7 @@ use ig_gate::Decision;
 use time::OffsetDateTime;
 
 use crate::args::{self, Global};
-use crate::commands::{open, receipt};
+use crate::commands::{open, open_gate, receipt};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::Ui;
 
@@ -19,7 +19,7 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: args::Publish) -> Ou
     let payload = payload(&args.payload)?;
     let envelope = build(args, &payload)?;
     let platform = open(ui, global).await?;
-    let answer = platform.gate().await?.admit(envelope).await;
+    let answer = open_gate(ui, &platform).await?.admit(envelope).await;
     let closed = platform.close().await;
     let answer = answer?;
     if ui.is_json() {

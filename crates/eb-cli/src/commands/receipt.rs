@@ -3,7 +3,7 @@
 use ig_gate::{Decision, Receipt};
 
 use crate::args::{self, Global};
-use crate::commands::open;
+use crate::commands::{open, open_gate};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::{self, Ui};
 
@@ -13,7 +13,7 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &args::Receipt) -> O
         None => None,
     };
     let platform = open(ui, global).await?;
-    let gate = platform.gate().await?;
+    let gate = open_gate(ui, &platform).await?;
     let found = match (wanted, &args.event_id) {
         (Some(id), _) => gate.receipt_by_receipt_id(id).await?.into_iter().collect(),
         (None, Some(id)) => gate.receipt_by_event_id(id).await?,
