@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod checking;
+mod checkpointing;
 mod common;
 mod conformance;
 mod reading;
