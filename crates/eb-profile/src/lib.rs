@@ -92,3 +92,8 @@ pub use model::{
 pub use open::{Platform, open, open_reading};
 pub use secret::Secret;
 pub use section::{Origin, Setting};
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
