@@ -36,7 +36,7 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The profile to open: a name (config/platform/profiles/<NAME>.yaml) or a path
+    /// The profile to open: a name (config/platform/profiles/NAME.yaml) or a path
     #[arg(
         long,
         global = true,

@@ -341,7 +341,7 @@ fn read_event_bus(
 ) -> Result<EventBusConfig, ProfileError> {
     let bus = wiring.section("event_bus", &["root", "topics", "create_topics", "max_envelope_bytes"])?;
     let root = match bus.optional("root")? {
-        Some(root) => Some(base.join(root.path()?)),
+        Some(root) => Some(root.path_from(base)?),
         None if kind == BusKind::File => {
             let why = if overridden { " (EVENT_BUS_KIND=file needs it)" } else { "" };
             return Err(bus.missing("root", why));
@@ -426,7 +426,7 @@ impl Stores<'_> {
             }
             StoreKind::File => {
                 let root = match (section.optional("root")?, &bus.root) {
-                    (Some(root), _) => self.base.join(root.path()?),
+                    (Some(root), _) => root.path_from(self.base)?,
                     (None, Some(root)) => section.defaulted("root", root.display().to_string()).into(),
                     (None, None) => {
                         return Err(section.missing("root", ", and the event bus has no root to lie in"));
@@ -454,7 +454,7 @@ impl Stores<'_> {
                 AdmissionIndexConfig::Postgres { url: section.required("url")?.secret()?, at }
             }
             StoreKind::Embedded => {
-                let path = self.base.join(section.required("path")?.path()?).join(self.kind.as_str());
+                let path = section.required("path")?.path_from(self.base)?.join(self.kind.as_str());
                 let max_lag = match section.optional("max_lag")? {
                     Some(value) => value.number(1..=1_000_000)?,
                     None => section.defaulted("max_lag", 100_000),
@@ -478,7 +478,7 @@ impl Stores<'_> {
         let (section, kind, _) = self.open("quarantine", &["kind", "root"], &kinds)?;
         Ok(match kind {
             StoreKind::File => {
-                QuarantineConfig::File { root: self.base.join(section.required("root")?.path()?) }
+                QuarantineConfig::File { root: section.required("root")?.path_from(self.base)? }
             }
             _ => QuarantineConfig::Memory,
         })

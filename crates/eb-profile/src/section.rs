@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Place, ProfileError};
 use crate::interpolate::{self, Env, Expanded, VariableUse};
@@ -226,9 +226,15 @@ impl Scalar<'_> {
         Ok(self.expanded.text)
     }
 
-    /// A path, as written.
-    pub(crate) fn path(self) -> Result<PathBuf, ProfileError> {
-        self.text(interpolate::MAX_EXPANDED_BYTES).map(PathBuf::from)
+    /// A path, from `base` on where it is relative.
+    pub(crate) fn path_from(mut self, base: &Path) -> Result<PathBuf, ProfileError> {
+        let path = base.join(&self.expanded.text);
+        // Shown as resolved; an empty one is refused below.
+        if !self.expanded.text.is_empty() {
+            self.expanded.text = path.display().to_string();
+        }
+        self.text(interpolate::MAX_EXPANDED_BYTES)?;
+        Ok(path)
     }
 
     /// A secret.

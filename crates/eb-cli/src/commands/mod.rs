@@ -51,12 +51,20 @@ async fn open(ui: &Ui, global: &Global) -> Result<Platform, Failure> {
 
 /// Opens the gate. Where the admission index was lost, that reads the whole log: somebody who waits sees why.
 async fn open_gate(ui: &Ui, platform: &Platform) -> Result<Gate, Failure> {
-    let spinner = if ui.may_draw() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    spinner.set_message("bringing the admission index up to its log");
-    spinner.enable_steady_tick(Duration::from_millis(200));
-    let gate = platform.gate().await.cloned();
-    spinner.finish_and_clear();
-    Ok(gate?)
+    let opening = platform.gate();
+    tokio::pin!(opening);
+    let gate = match tokio::time::timeout(PATIENCE, &mut opening).await {
+        Ok(gate) => gate,
+        Err(_) => {
+            let spinner = if ui.may_draw() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+            spinner.set_message("bringing the admission index up to its log");
+            spinner.enable_steady_tick(PATIENCE);
+            let gate = opening.await;
+            spinner.finish_and_clear();
+            gate
+        }
+    };
+    Ok(gate?.clone())
 }
 
 /// Opens the platform for reading: makes nothing, locks nothing.
@@ -74,6 +82,9 @@ async fn try_open_reading(ui: &Ui, global: &Global) -> Result<Platform, OpenErro
     say_notices(ui, &platform);
     Ok(platform)
 }
+
+/// How long somebody waits without wondering why.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 const FIRST_STEP: &str = "send a first event with `eb publish` or `eb ingest`";
 
