@@ -130,6 +130,20 @@ impl EnvelopeRef {
         Ok(Self(bytes))
     }
 
+    /// Takes bytes that the caller has just made by a strict parser of its own: one complete JSON object in UTF-8 on
+    /// one line, nested within `limits`. For the gate, whose canonical form is that: only the size is checked (in
+    /// debug builds everything).
+    ///
+    /// # Errors
+    /// [`EnvelopeError::TooLarge`].
+    pub fn from_canonical(bytes: Bytes, limits: EnvelopeLimits) -> Result<Self, EnvelopeError> {
+        if bytes.len() > limits.max_bytes {
+            return Err(EnvelopeError::TooLarge { bytes: bytes.len(), limit: limits.max_bytes });
+        }
+        debug_assert_eq!(Self::with_limits(bytes.clone(), limits).err(), None, "not in canonical form");
+        Ok(Self(bytes))
+    }
+
     /// Takes bytes that were an `EnvelopeRef` when they were published, and that the backend has since found
     /// unchanged (by a checksum, or by the service's own promise). For backends only: nothing is checked.
     #[must_use]

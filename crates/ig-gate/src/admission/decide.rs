@@ -150,7 +150,8 @@ fn canonical_bytes(
         envelope.write_canonical(&mut canonical);
         Bytes::from(canonical)
     };
-    EnvelopeRef::with_limits(bytes, limits)
+    // The parser has just proven what the constructor would check once more.
+    EnvelopeRef::from_canonical(bytes, limits)
 }
 
 fn refuse_invalid(invalid: InvalidEnvelope, input: &Bytes) -> Box<Refusal> {

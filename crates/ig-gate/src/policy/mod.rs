@@ -2,6 +2,7 @@
 
 mod class_map;
 mod partitioning;
+mod payload;
 mod schema_policy;
 
 use std::fmt::Write as _;

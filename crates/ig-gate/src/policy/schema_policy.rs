@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use canonical_envelope::Envelope;
-use jsonschema::Validator;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 use sha2::{Digest as _, Sha256};
 
+use super::payload::{Payload, PayloadJson};
 use super::{ClassMap, hex};
 use crate::reason::{Detail, ReasonCode};
 use crate::yaml::{self, ConfigError};
+
+/// A compiled payload schema.
+type Validator = jsonschema::Validator<PayloadJson>;
 
 /// In a schema's reference, replaced by each allowed version in turn.
 const VERSION_PLACEHOLDER: &str = "{schema_version}";
@@ -166,7 +169,7 @@ impl TypePolicy {
         let Some(payload) = envelope.payload() else {
             return Err(vec![Detail::new("payload", "is required for this event type")]);
         };
-        let payload: serde_json::Value = serde_json::from_str(payload)
+        let payload: Payload<'_> = serde_json::from_str(payload)
             .map_err(|e| vec![Detail::new("payload", format!("cannot be checked: {e}"))])?;
         if validator.is_valid(&payload) {
             return Ok(());
@@ -245,7 +248,7 @@ impl Loader<'_> {
         }
         let schema: serde_json::Value = serde_json::from_slice(&bytes)
             .map_err(|e| self.error(entry, reference, format!("{path} is not JSON: {e}")))?;
-        let compiled = jsonschema::options()
+        let compiled = jsonschema::options_for::<PayloadJson>()
             .offline()
             .build(&schema)
             .map_err(|e| self.error(entry, reference, format!("{path} is not a JSON Schema: {e}")))?;

@@ -216,8 +216,7 @@ async fn too_large_an_input_is_quarantined_with_a_prefix_and_the_digest_of_the_w
 
 #[tokio::test]
 async fn an_envelope_larger_than_the_bus_takes_is_quarantined() {
-    let mut small = eb_memory::MemoryConfig::default();
-    small.max_envelope_bytes = 500;
+    let small = eb_memory::MemoryConfig { max_envelope_bytes: 500, ..Default::default() };
     let world = World::with(small, 1, eb_memory::MemoryAdmissionIndex::new()).await;
     let gate = world.open().await;
     let large = event("e-1").payload(&format!(r#"{{"x":"{}"}}"#, "x".repeat(200)));

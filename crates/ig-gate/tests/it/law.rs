@@ -139,7 +139,7 @@ fn run(steps: Vec<Step>, sparse: bool, max_in_flight: usize) {
         let faults = world.bus.faults();
         match step {
             Step::Admit(n, other) => {
-                let admission = life.runtime.block_on(async { life.gate().admit(made(n, other)) });
+                let admission = life.gate().admit(made(n, other));
                 life.pending.push((n, other, admission));
             }
             Step::Poll => life.poll(&mut promises),

@@ -1,5 +1,7 @@
 //! The gate's behaviour, through its public face, over the in-process reference bus and index.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests too")]
+
 mod answers;
 mod checkpoints;
 mod config_files;

@@ -61,7 +61,7 @@ async fn a_lost_receipt_is_made_again() {
     drop(gate);
     world.crash();
     let gate = world.open().await;
-    assert_eq!(gate.receipt_by_event_id("e-1").await.unwrap(), [first.clone()]);
+    assert_eq!(gate.receipt_by_event_id("e-1").await.unwrap(), std::slice::from_ref(&first));
     assert_eq!(gate.receipt_by_receipt_id(first.receipt_id).await.unwrap(), Some(first));
     assert_eq!(gate.receipt_by_receipt_id(again.receipt_id).await.unwrap(), Some(again));
     assert_eq!(gate.receipt_by_receipt_id("ab".repeat(16).parse().unwrap()).await.unwrap(), None);
