@@ -4,12 +4,14 @@
 //! kept corpus in `fuzz/corpus` is replayed on stable by the tests. Where a checksum would stop nearly every input at the door, the
 //! first byte says whether the target mends it first.
 
+mod checkpoint;
 mod config;
 mod envelope;
 mod line;
 mod log;
 mod sidecar;
 
+pub use checkpoint::checkpoint;
 pub use config::{policy, profile};
 pub use envelope::envelope;
 pub use line::line;
@@ -20,7 +22,7 @@ pub use sidecar::sidecar;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name that they have under `fuzz/`.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("line", line),
     ("sidecar", sidecar),
     ("log", log),
@@ -28,4 +30,5 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("envelope", envelope),
     ("profile", profile),
     ("policy", policy),
+    ("checkpoint", checkpoint),
 ];

@@ -124,6 +124,10 @@ impl Stored {
         if key_of(&file.checkpoint) != *key {
             return Err(bad(format!("it is of {}", place(&file.checkpoint))));
         }
+        // Commits count on from it.
+        if !(1..u64::MAX).contains(&file.checkpoint.version) {
+            return Err(bad(format!("a checkpoint never has version {}", file.checkpoint.version)));
+        }
         Ok(Self { checkpoint: file.checkpoint, fence: file.fence, resets: file.resets })
     }
 
@@ -329,6 +333,15 @@ mod tests {
         let crc = crc_fast::crc32_iscsi(&text.as_bytes()[COVERED..]);
         let text = format!("{}{crc:08x}{}", &text[..PREFIX.len()], &text[COVERED..]);
         assert_eq!(*decode(text.as_bytes()).unwrap_err().kind(), ErrorKind::WrongVersion);
+    }
+
+    #[test]
+    fn a_version_that_no_commit_can_follow_is_corrupt() {
+        for version in [0, u64::MAX] {
+            let mut bent = stored();
+            bent.checkpoint.version = version;
+            assert!(matches!(decode(&bent.encode()).unwrap_err().kind(), ErrorKind::Corrupt { .. }));
+        }
     }
 
     #[test]

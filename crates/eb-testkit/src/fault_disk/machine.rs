@@ -24,6 +24,7 @@ pub(super) struct Machine {
     pub(super) capacity: Option<u64>,
     pub(super) rng: Rng,
     pub(super) armed: Vec<Armed>,
+    pub(super) meanwhile: Option<Meanwhile>,
     pub(super) struck: Vec<Struck>,
     pub(super) counts: BTreeMap<OpKind, u64>,
     pub(super) operations: u64,
@@ -40,6 +41,14 @@ pub(super) struct Armed {
     pub(super) plan: Plan,
     /// The number, in the plan's own count, of the operation to strike.
     pub(super) due: u64,
+}
+
+/// Something to be done at a certain moment of a process.
+pub(super) struct Meanwhile {
+    pub(super) process: u64,
+    pub(super) kind: OpKind,
+    pub(super) due: u64,
+    pub(super) act: Box<dyn FnOnce() + Send>,
 }
 
 impl Machine {

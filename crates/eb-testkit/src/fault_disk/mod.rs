@@ -48,7 +48,7 @@ use crate::Rng;
 use file::File;
 use folder::{Folder, NameChange, NodeId};
 use image::FileImage;
-use machine::{Armed, Machine, Node, ROOT};
+use machine::{Armed, Machine, Meanwhile, Node, ROOT};
 
 /// One process's view of a machine with a faulty disk. Clones are the same process. See the [module](self).
 #[derive(Clone)]
@@ -82,6 +82,7 @@ impl FaultDisk {
             capacity,
             rng,
             armed: Vec::new(),
+            meanwhile: None,
             struck: Vec::new(),
             counts: BTreeMap::new(),
             operations: 0,
@@ -97,9 +98,19 @@ impl FaultDisk {
         machine.armed.push(Armed { plan, due });
     }
 
+    /// Does something just before the `nth` operation of `kind` (counted from now) takes place, on the thread that asked for it:
+    /// what others see at that very moment. The machine is not locked meanwhile.
+    pub fn meanwhile(&self, kind: OpKind, nth: u64, act: impl FnOnce() + Send + 'static) {
+        let mut machine = self.machine.lock();
+        let due = nth + machine.count(Some(kind));
+        machine.meanwhile = Some(Meanwhile { process: self.process, kind, due, act: Box::new(act) });
+    }
+
     /// Disarms what has not struck yet.
     pub fn calm(&self) {
-        self.machine.lock().armed.clear();
+        let mut machine = self.machine.lock();
+        machine.armed.clear();
+        machine.meanwhile = None;
     }
 
     /// The faults that struck since the machine was switched on.
@@ -229,6 +240,13 @@ impl FaultDisk {
         detail: fmt::Arguments<'_>,
     ) -> io::Result<(parking_lot::MutexGuard<'a, Machine>, Option<Fault>)> {
         let mut machine = self.machine.lock();
+        let number = machine.count(Some(kind));
+        let due = |m: &mut Meanwhile| m.process == self.process && m.kind == kind && number >= m.due;
+        if let Some(meanwhile) = machine.meanwhile.take_if(due) {
+            drop(machine);
+            (meanwhile.act)();
+            machine = self.machine.lock();
+        }
         if !machine.powered {
             return Err(io::Error::other("the power is off"));
         }

@@ -205,6 +205,20 @@ fn a_plan_strikes_the_operation_it_names_and_says_so() {
     assert!(disk.trace().contains("Write /f 3 at 3  ← ShortThenFull"), "{}", disk.trace());
 }
 
+#[test]
+fn something_can_be_done_just_before_an_operation_by_another_process() {
+    let disk = FaultDisk::new(0);
+    let file = written(&disk, "/f", b"old");
+    let other = disk.new_process();
+    let (send, seen) = std::sync::mpsc::channel();
+    disk.meanwhile(OpKind::Write, 1, move || send.send(content(&other, "/f").unwrap()).unwrap());
+    write_full(&*file, b"mid", 0).unwrap();
+    assert!(seen.try_recv().is_err());
+    write_full(&*file, b"new", 0).unwrap();
+    write_full(&*file, b"end", 0).unwrap();
+    assert_eq!(seen.iter().collect::<Vec<_>>(), [b"mid".to_vec()]);
+}
+
 /// Both disks are taken through the same random calls and must answer alike.
 #[test]
 fn without_faults_it_behaves_as_the_real_one() {

@@ -92,6 +92,10 @@ pub(super) fn examine(
     let mut session = Session::new(disk.clone());
     if rng.chance(50) {
         session.step(&Step::ReadOutside, account)?;
+        if rng.chance(50) {
+            disk = disk.power_on(Survival::draw(rng));
+            session = Session::new(disk.clone());
+        }
     }
     let before = logs(&disk);
     let reports = recover(&mut session)?;

@@ -78,7 +78,7 @@ impl Session {
         Self { disk, bus: None, publisher: None }
     }
 
-    fn config() -> FileBusConfig {
+    pub(super) fn config() -> FileBusConfig {
         let mut config = FileBusConfig::new(ROOT);
         config.group_wait = std::time::Duration::ZERO;
         config
@@ -167,7 +167,7 @@ impl Session {
     }
 
     /// Reads everything; what comes is entered, an error is not insisted upon.
-    fn read(&self, bus: &FileBus, account: &mut Account) -> std::result::Result<(), String> {
+    pub(super) fn read(&self, bus: &FileBus, account: &mut Account) -> std::result::Result<(), String> {
         let reader = bus.reader();
         match block_on(read_all(&reader, &topic())) {
             Ok(all) => {
@@ -207,6 +207,12 @@ impl Session {
         let alive = self.disk.is_alive();
         for (record, answer) in records.iter().zip(&answers) {
             account.enter(alive, record, answer)?;
+        }
+        // Whoever reads in this process before the log is opened again is shown nothing that may yet be lost.
+        if answers.iter().any(Result::is_err)
+            && let Some(bus) = self.bus.clone()
+        {
+            self.read(&bus, account)?;
         }
         let reopen = |answer: &Result<EbRef>| answer.as_ref().is_err_and(|e| e.retry() == Retry::AfterReopen);
         if answers.iter().any(reopen) {

@@ -1,0 +1,92 @@
+//! Readers at every moment of a writer: between any two of its operations someone reads, and then the power is cut. Whatever was
+//! handed out must be there afterwards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eb_file::FileBus;
+use eb_system_tests::{block_on, read_all, topic};
+use eb_testkit::fault_disk::{Fault, FaultDisk, OpKind, Plan};
+use eb_testkit::{Budget, Rng};
+use parking_lot::Mutex;
+
+use super::aftermath::{End, end, examine};
+use super::session::{Account, Session};
+use super::workload::{Step, steps};
+
+/// Who reads.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    Inside,
+    Outside,
+}
+
+fn run_case(steps: &[Step], kind: OpKind, nth: u64, who: Reader, seed: u64) -> Result<(usize, u64), String> {
+    let mut rng = Rng::new(seed);
+    let disk = FaultDisk::new(rng.next_u64());
+    let mut account = Account::default();
+    let mut session = Session::new(disk.clone());
+    let bus = session.bus().map_err(|e| e.to_string())?;
+    let before = disk.operations(Some(kind));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sees = seen.clone();
+    let from = match who {
+        Reader::Inside => bus,
+        Reader::Outside => {
+            let outside = Arc::new(disk.new_process());
+            FileBus::open_on(Session::config(), outside).map_err(|e| e.to_string())?
+        }
+    };
+    disk.meanwhile(kind, nth, move || {
+        // A refused read is no sight; damage and missing facts are told apart by the other suites.
+        if let Ok(all) = block_on(read_all(&from.reader(), &topic())) {
+            sees.lock().extend(all.into_iter().flat_map(|(_, records)| records));
+        }
+    });
+    disk.plan(Plan::of(kind, nth, Fault::PowerCut));
+    for step in steps {
+        session.step(step, &mut account).map_err(|e| format!("{step:?}: {e}"))?;
+        if !disk.is_alive() {
+            break;
+        }
+    }
+    let operations = disk.operations(Some(kind)) - before;
+    disk.calm();
+    let trace = disk.trace();
+    let next = end(session, End::PowerCut, &mut rng)?;
+    let seen = std::mem::take(&mut *seen.lock());
+    let sights = seen.len();
+    for found in seen {
+        account.ledger.see(found.at, found.said);
+    }
+    examine(next, &mut account, None, &mut rng).map_err(|e| format!("{e}\nbefore the crash:\n{trace}"))?;
+    Ok((sights, operations))
+}
+
+#[test]
+fn what_a_reader_was_handed_at_any_moment_of_a_writer_is_there_after_a_power_cut() {
+    let mut budget = Budget::new(1, Duration::from_secs(5), 60);
+    let mut rng = Rng::new(budget.seed);
+    let (mut cases, mut sights) = (0, 0);
+    while budget.again() {
+        let steps: Vec<Step> =
+            steps(&mut rng).into_iter().filter(|s| !matches!(s, Step::Read | Step::ReadOutside)).collect();
+        for who in [Reader::Inside, Reader::Outside] {
+            for kind in [OpKind::Write, OpKind::SyncData, OpKind::SyncAll, OpKind::SetLen, OpKind::SyncDir] {
+                let mut run = |nth| {
+                    let seed = rng.next_u64();
+                    run_case(&steps, kind, nth, who, seed).unwrap_or_else(|broken| {
+                        panic!("{broken}\n{who:?} before {kind:?} {nth} of {steps:?}, seed {seed}")
+                    })
+                };
+                let (_, count) = run(u64::MAX / 2);
+                for nth in 0..count {
+                    sights += run(nth).0;
+                    cases += 1;
+                }
+            }
+        }
+    }
+    println!("seed {}: {cases} moments, {sights} records seen", budget.seed);
+    assert!(sights > cases, "{sights} records in {cases} moments");
+}
