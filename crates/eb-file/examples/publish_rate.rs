@@ -169,6 +169,8 @@ impl Bus {
         if std::env::var_os("NO_INLINE").is_none() {
             config.inline_commit = Some(InlineCommit::new(|work| tokio::task::block_in_place(work)));
         }
+        let ahead = std::env::var("PREALLOCATE").ok().and_then(|bytes| bytes.parse().ok());
+        config.preallocate_bytes = ahead.unwrap_or(0);
         let bus = FileBus::open_on(config, disk.clone()).expect("a fresh bus opens");
         let topic = Topic::new("t").expect("a good name");
         bus.create_topic(&topic, 1).expect("a fresh topic");

@@ -28,6 +28,10 @@ pub struct FileBusConfig {
     /// The longest that a writer with nothing to do but a small group waits for as many callers as it had before to come back. It waits
     /// only while a group is smaller than the calls that were just answered suggest. Default: 100 µs; zero turns it off.
     pub group_wait: Duration,
+    /// How many bytes of blank lines to write ahead of the records, which then overwrite them: a sync of bytes that are there already costs less
+    /// than one of a growing file. Every JSON-lines reader skips them, and close and recovery cut them, but a program that follows the file's
+    /// end (`tail -f`) sees only them. 0, the default, turns it off; 1 MiB is a good value.
+    pub preallocate_bytes: u64,
     /// Lets a lone publisher's own thread write and sync, instead of handing over to the writer's thread, which costs more than
     /// a fast device's sync. Only whoever starts the runtime knows where that is allowed: see [`InlineCommit`]. Default: none.
     pub inline_commit: Option<InlineCommit>,
@@ -80,6 +84,7 @@ impl FileBusConfig {
             max_group_bytes: 4 << 20,
             max_waiting_bytes: 64 << 20,
             group_wait: Duration::from_micros(100),
+            preallocate_bytes: 0,
             inline_commit: None,
         }
     }
@@ -91,6 +96,9 @@ impl FileBusConfig {
         }
         if self.max_batch_records == 0 || self.max_group_bytes == 0 || self.max_waiting_bytes == 0 {
             return bad("max_batch_records, max_group_bytes and max_waiting_bytes must not be 0".to_owned());
+        }
+        if self.preallocate_bytes > 1 << 30 {
+            return bad("preallocate_bytes must not exceed 1 GiB".to_owned());
         }
         if self.group_wait > Duration::from_millis(100) {
             return bad("group_wait must not exceed 100 ms".to_owned());

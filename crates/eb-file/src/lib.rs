@@ -19,11 +19,13 @@
 //! | [`state`] | what writer and readers of one process share: how far the log is synced, and waiting for more |
 
 pub mod assess;
+mod batch;
 mod block;
 mod block_on;
 mod bus;
 pub mod checkpoints;
 mod closing;
+mod commit;
 mod config;
 mod cursor;
 pub mod disk;

@@ -1,6 +1,6 @@
 //! The publishing handle: calls go to the writers of their partitions, answers come back as futures.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use eb_contract::{
-    BoxFuture, Capabilities, EbRef, Effect, Error, ErrorKind, EventBusPublisher, Offset, OffsetKind,
-    PartitionKey, PublishRecord, Result, Topic, partition_for,
+    BoxFuture, Capabilities, EbRef, Error, ErrorKind, EventBusPublisher, Offset, OffsetKind, PublishRecord,
+    Result, Topic, partition_for,
 };
 use parking_lot::RwLock;
 
@@ -20,7 +20,7 @@ use crate::queue::{Acked, Run};
 use crate::recovery::RecoveryReport;
 use crate::writer::{PartitionWriter, Unattended, closed};
 
-const OP: &str = "publish";
+pub(crate) const OP: &str = "publish";
 
 /// Publishes to a file bus; see [`FileBus::publisher`](crate::FileBus::publisher). Clones are the same publisher.
 ///
@@ -42,7 +42,7 @@ impl fmt::Debug for FilePublisher {
 /// The life of a publisher, from the bus's first handing it out to its close.
 pub(crate) struct Session {
     shared: Arc<BusShared>,
-    capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
     writers: RwLock<Writers>,
 }
 
@@ -68,7 +68,7 @@ impl Session {
     }
 
     /// How many partitions the topic has.
-    fn partitions(&self, op: &'static str, topic: &Topic) -> Result<u32> {
+    pub(crate) fn partitions(&self, op: &'static str, topic: &Topic) -> Result<u32> {
         {
             let writers = self.writers.read();
             if writers.closed {
@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// The writer of a partition, made if it is the first call for it. The topic must have been asked for before.
-    fn writer(&self, op: &'static str, topic: &Topic, index: u32) -> Result<Arc<PartitionWriter>> {
+    pub(crate) fn writer(&self, op: &'static str, topic: &Topic, index: u32) -> Result<Arc<PartitionWriter>> {
         let index = index as usize;
         {
             let writers = self.writers.read();
@@ -108,7 +108,7 @@ impl Session {
         Ok(partitions[index].get_or_insert_with(make).clone())
     }
 
-    fn check(&self, record: &PublishRecord) -> Result<()> {
+    pub(crate) fn check(&self, record: &PublishRecord) -> Result<()> {
         let (size, limit) = (record.envelope.len(), self.capabilities.max_envelope_bytes);
         if size > limit {
             let what = format!("the envelope has {size} bytes, the limit is {limit}");
@@ -117,9 +117,9 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&self, topic: &Topic, record: PublishRecord, may_block: bool) -> Result<PublishOne> {
+    fn publish(&self, topic: &Topic, record: &PublishRecord, may_block: bool) -> Result<PublishOne> {
         let partitions = self.partitions(OP, topic)?;
-        self.check(&record).map_err(|e| e.at(topic))?;
+        self.check(record).map_err(|e| e.at(topic))?;
         let partition = partition_for(&record.partition_key, partitions);
         let writer = self.writer(OP, topic, partition.0)?;
         let (run, unattended) = writer.enqueue_one(record, may_block)?;
@@ -155,8 +155,9 @@ impl FilePublisher {
     ///
     /// # Errors
     /// As for [`publish`](EventBusPublisher::publish).
+    #[expect(clippy::needless_pass_by_value, reason = "as `publish` takes it")]
     pub fn publish_blocking(&self, topic: &Topic, record: PublishRecord) -> Result<EbRef> {
-        let mut publish = self.session.publish(topic, record, true)?;
+        let mut publish = self.session.publish(topic, &record, true)?;
         publish.unattended.see_to_now();
         block_on(publish)
     }
@@ -184,7 +185,7 @@ impl EventBusPublisher for FilePublisher {
 
     /// Appends one record; the future is ready once it is synced. The first call for a topic reads its metadata, two small file operations.
     fn publish(&self, topic: &Topic, record: PublishRecord) -> BoxFuture<'static, Result<EbRef>> {
-        match self.session.publish(topic, record, false) {
+        match self.session.publish(topic, &record, false) {
             Ok(future) => Box::pin(future),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
@@ -219,7 +220,8 @@ impl EventBusPublisher for FilePublisher {
     }
 }
 
-fn eb_ref(partition: &PartitionState, acked: &Acked, index: usize) -> EbRef {
+/// Where a record of a synced group lies.
+pub(crate) fn eb_ref(partition: &PartitionState, acked: &Acked, index: usize) -> EbRef {
     EbRef {
         topic: partition.topic.clone(),
         partition_id: partition.id,
@@ -250,152 +252,6 @@ impl Future for PublishOne {
 }
 
 impl Drop for PublishOne {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            self.run.group.forget(slot);
-        }
-    }
-}
-
-/// The part of a batch that goes to one partition.
-struct Part {
-    writer: Arc<PartitionWriter>,
-    runs: Vec<Run>,
-    unattended: Unattended,
-    /// For each record of the runs, in order, its place in the batch.
-    positions: Vec<usize>,
-}
-
-impl Session {
-    /// Queues a batch, in this call; what comes back only waits.
-    fn publish_batch(
-        &self,
-        topic: &Topic,
-        records: Vec<PublishRecord>,
-    ) -> impl Future<Output = Vec<Result<EbRef>>> + Send + 'static {
-        let mut batch = Batch::new(records.len());
-        match self.partitions(OP, topic).and_then(|n| self.check_count(records.len()).map(|()| n)) {
-            Ok(partitions) => self.enqueue_batch(topic, records, partitions, &mut batch),
-            Err(error) => batch.results.fill_with(|| Some(Err(error.clone()))),
-        }
-        batch.wait()
-    }
-
-    fn check_count(&self, size: usize) -> Result<()> {
-        let limit = self.capabilities.max_batch_records;
-        if size > limit {
-            let what = format!("{size} records in one batch, the limit is {limit}");
-            return Err(Error::new(ErrorKind::TooLarge { size, limit }, OP, what).advise("split the batch"));
-        }
-        Ok(())
-    }
-
-    fn enqueue_batch(&self, topic: &Topic, records: Vec<PublishRecord>, partitions: u32, batch: &mut Batch) {
-        let mut by_partition: Vec<(u32, Vec<PublishRecord>, Vec<usize>)> = Vec::with_capacity(1);
-        let mut refused: HashSet<PartitionKey> = HashSet::new();
-        for (at, record) in records.into_iter().enumerate() {
-            if let Err(error) = self.check(&record) {
-                refused.insert(record.partition_key);
-                batch.results[at] = Some(Err(error.at(format_args!("{topic}, record {at} of the batch"))));
-                continue;
-            }
-            if !refused.is_empty() && refused.contains(&record.partition_key) {
-                batch.results[at] = Some(Err(not_attempted(topic)));
-                continue;
-            }
-            batch.keys.push((at, record.partition_key.clone()));
-            let partition = partition_for(&record.partition_key, partitions).0;
-            match by_partition.iter_mut().find(|(p, _, _)| *p == partition) {
-                Some((_, records, positions)) => {
-                    records.push(record);
-                    positions.push(at);
-                }
-                None => by_partition.push((partition, vec![record], vec![at])),
-            }
-        }
-        for (partition, records, positions) in by_partition {
-            let queued = self.writer(OP, topic, partition).and_then(|writer| {
-                let (runs, unattended) = writer.enqueue_all(records)?;
-                Ok((writer, runs, unattended))
-            });
-            match queued {
-                Ok((writer, runs, unattended)) => {
-                    batch.parts.push(Part { writer, runs, unattended, positions });
-                }
-                Err(error) => positions.iter().for_each(|at| batch.results[*at] = Some(Err(error.clone()))),
-            }
-        }
-        batch.topic = Some(topic.clone());
-    }
-}
-
-fn not_attempted(topic: &Topic) -> Error {
-    Error::new(ErrorKind::NotAttempted, OP, "an earlier record of the same key in this batch failed")
-        .at(topic)
-        .advise("publish it again once the earlier one is settled")
-}
-
-/// A batch on its way. Dropping it does not withdraw its records.
-struct Batch {
-    results: Vec<Option<Result<EbRef>>>,
-    parts: Vec<Part>,
-    /// Of the records that were queued.
-    keys: Vec<(usize, PartitionKey)>,
-    topic: Option<Topic>,
-}
-
-impl Batch {
-    fn new(len: usize) -> Self {
-        let results = std::iter::repeat_with(|| None).take(len).collect();
-        Self { results, parts: Vec::new(), keys: Vec::new(), topic: None }
-    }
-
-    async fn wait(mut self) -> Vec<Result<EbRef>> {
-        for mut part in std::mem::take(&mut self.parts) {
-            part.unattended.see_to();
-            let mut positions = part.positions.iter();
-            for run in &part.runs {
-                let mut waiting = Waiting { run, slot: None };
-                std::future::poll_fn(|cx| waiting.run.group.poll(cx, &mut waiting.slot).map(drop)).await;
-                let Some(outcome) = run.group.get() else { continue };
-                for (index, at) in (run.first..run.first + run.len).zip(&mut positions) {
-                    self.results[*at] = Some(match outcome {
-                        Ok(acked) => Ok(eb_ref(part.writer.partition(), acked, index)),
-                        Err(error) => Err(error.clone()),
-                    });
-                }
-            }
-        }
-        self.settle_keys();
-        let unanswered =
-            || Error::new(ErrorKind::ProtocolViolation, OP, "a record of the batch got no answer");
-        self.results
-            .into_iter()
-            .map(|r| r.unwrap_or_else(|| Err(unanswered().with_effect(Effect::Unknown))))
-            .collect()
-    }
-
-    /// Where a record certainly failed, those of its key behind it that failed with it were not attempted.
-    fn settle_keys(&mut self) {
-        let Some(topic) = &self.topic else { return };
-        let mut failed = HashSet::new();
-        for (at, key) in &self.keys {
-            if let Some(Err(error)) = &self.results[*at]
-                && error.effect() == Effect::None
-                && !failed.insert(key)
-            {
-                self.results[*at] = Some(Err(not_attempted(topic)));
-            }
-        }
-    }
-}
-
-struct Waiting<'a> {
-    run: &'a Run,
-    slot: Option<usize>,
-}
-
-impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
             self.run.group.forget(slot);

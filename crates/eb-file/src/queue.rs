@@ -201,11 +201,11 @@ impl Queue {
     }
 
     /// Whether these records may wait; otherwise how many bytes do already.
-    pub(crate) fn admits(&self, records: &[PublishRecord]) -> Result<(), usize> {
+    pub(crate) fn admits<'r>(&self, records: impl Iterator<Item = &'r PublishRecord>) -> Result<(), usize> {
         if self.waiting_bytes == 0 && !self.front_is_full() {
             return Ok(());
         }
-        let more: usize = records.iter().map(cost).sum();
+        let more: usize = records.map(cost).sum();
         // What alone exceeds the limit is let in when nothing else waits.
         if self.waiting_bytes > 0 && self.waiting_bytes + more > self.max_waiting_bytes {
             return Err(self.waiting_bytes);
@@ -214,13 +214,17 @@ impl Queue {
     }
 
     /// Puts the one record of a call at the end.
-    pub(crate) fn push_one(&mut self, record: PublishRecord, now: Timestamp) -> Run {
+    pub(crate) fn push_one(&mut self, record: &PublishRecord, now: Timestamp) -> Run {
         let index = self.push(record, now, true);
         Run { group: self.last_outcome().clone(), first: index, len: 1 }
     }
 
     /// Puts the records of a call at the end, in order.
-    pub(crate) fn push_all(&mut self, records: Vec<PublishRecord>, now: Timestamp) -> Vec<Run> {
+    pub(crate) fn push_all<'r>(
+        &mut self,
+        records: impl Iterator<Item = &'r PublishRecord>,
+        now: Timestamp,
+    ) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::with_capacity(1);
         for record in records {
             let index = self.push(record, now, runs.is_empty());
@@ -239,7 +243,7 @@ impl Queue {
     }
 
     /// Puts one record at the end; gives its index in the last group.
-    fn push(&mut self, record: PublishRecord, now: Timestamp, first_of_call: bool) -> usize {
+    fn push(&mut self, record: &PublishRecord, now: Timestamp, first_of_call: bool) -> usize {
         let mut starts_group = first_of_call;
         if self.groups.back().is_some_and(|g| g.bytes() >= self.max_group_bytes) {
             self.groups.push_back(Group::default());
@@ -247,16 +251,16 @@ impl Queue {
         }
         let direct = self.groups.len() == 1 && self.end.is_some() && self.groups[0].raw.is_empty();
         if direct {
-            self.encode_at_front(&record, now);
+            self.encode_at_front(record, now);
         }
         let last = self.groups.len() - 1;
         let group = &mut self.groups[last];
         group.calls += usize::from(starts_group);
         if !direct {
-            let cost = cost(&record);
+            let cost = cost(record);
             group.raw_bytes += cost;
             self.waiting_bytes += cost;
-            group.raw.push(record);
+            group.raw.push(record.clone());
         }
         group.len() - 1
     }

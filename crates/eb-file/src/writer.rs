@@ -9,25 +9,22 @@
 //! a log that recovery refuses: every call then gets that error, until the publisher is closed and a new one opens the log again.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Instant;
 
-use eb_contract::{Effect, Error, ErrorKind, PublishRecord, Result, Retry, Timestamp};
+use eb_contract::{Error, ErrorKind, PublishRecord, Result, Timestamp};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::bus::{BusShared, PartitionState};
-use crate::disk::write_full;
-use crate::error::io_error;
+use crate::commit::{Open, close_log};
 use crate::layout::TopicMeta;
 use crate::lock::{LeavingSoon, WriterId};
-use crate::queue::{Acked, Completion, Group, Queue, Run, Taken, answer_all};
-use crate::recovery::{OpenLog, RecoveryReport, open_log};
+use crate::publisher::OP;
+use crate::queue::{Completion, Queue, Run, answer_all};
+use crate::recovery::{RecoveryReport, open_log};
 use crate::state::TailState;
-
-const OP: &str = "publish";
 
 /// Up to so many calls in a group, handing them to another thread costs more than it brings.
 const INLINE_CALLS: usize = 1;
@@ -35,10 +32,10 @@ const INLINE_CALLS: usize = 1;
 /// A partition as this process writes it.
 pub(crate) struct PartitionWriter {
     id: WriterId,
-    shared: Arc<BusShared>,
+    pub(crate) shared: Arc<BusShared>,
     meta: TopicMeta,
-    partition: Arc<PartitionState>,
-    state: Mutex<State>,
+    pub(crate) partition: Arc<PartitionState>,
+    pub(crate) state: Mutex<State>,
     /// Rings for the thread.
     work: Condvar,
     /// The open log. Held while it is opened, written, synced, closed; never while `state` is.
@@ -46,27 +43,20 @@ pub(crate) struct PartitionWriter {
     closed: Completion<Result<()>>,
 }
 
-struct Open {
-    log: OpenLog,
-    tail: Arc<TailState>,
-    report: RecoveryReport,
-    appended: bool,
-}
-
-struct State {
-    queue: Queue,
-    phase: Phase,
+pub(crate) struct State {
+    pub(crate) queue: Queue,
+    pub(crate) phase: Phase,
     /// Whether there is a thread to take what is queued.
     thread: bool,
     /// The thread sleeps until the front group has this many calls.
     sleeping_for: Option<usize>,
     /// How many calls the next group is likely to have.
-    expected: usize,
+    pub(crate) expected: usize,
     closing: Option<LeavingSoon>,
 }
 
 #[derive(Clone)]
-enum Phase {
+pub(crate) enum Phase {
     Cold,
     Running,
     Failed(Error),
@@ -110,30 +100,34 @@ impl PartitionWriter {
     /// is called for what comes back.
     pub(crate) fn enqueue_one(
         self: &Arc<Self>,
-        record: PublishRecord,
+        record: &PublishRecord,
         may_block: bool,
     ) -> Result<(Run, Unattended)> {
         let now = Timestamp::now();
         let mut state = self.state.lock();
-        self.prepare(&mut state, std::slice::from_ref(&record))?;
+        self.prepare(&mut state, std::iter::once(record))?;
         let run = state.queue.push_one(record, now);
         Ok((run, self.attend(state, may_block)))
     }
 
     /// Queues the records of one call, in order, all or none; otherwise as [`PartitionWriter::enqueue_one`].
-    pub(crate) fn enqueue_all(
+    pub(crate) fn enqueue_all<'r>(
         self: &Arc<Self>,
-        records: Vec<PublishRecord>,
+        records: impl Iterator<Item = &'r PublishRecord> + Clone,
     ) -> Result<(Vec<Run>, Unattended)> {
         let now = Timestamp::now();
         let mut state = self.state.lock();
-        self.prepare(&mut state, &records)?;
+        self.prepare(&mut state, records.clone())?;
         let runs = state.queue.push_all(records, now);
         Ok((runs, self.attend(state, false)))
     }
 
     /// Checks that these records may be queued and that there is a thread to take them.
-    fn prepare(self: &Arc<Self>, state: &mut State, records: &[PublishRecord]) -> Result<()> {
+    fn prepare<'r>(
+        self: &Arc<Self>,
+        state: &mut State,
+        records: impl Iterator<Item = &'r PublishRecord>,
+    ) -> Result<()> {
         state.accepts()?;
         state.queue.admits(records).map_err(|waiting| {
             let what = format!("{waiting} bytes of records wait for the disk already");
@@ -225,7 +219,8 @@ impl PartitionWriter {
                 state.phase = Phase::Running;
                 let tail = Arc::new(TailState::new(opened.end));
                 self.partition.set_tail(Some(tail.clone()));
-                *log = Some(Open { log: opened, tail, report: report.clone(), appended: false });
+                *log =
+                    Some(Open { log: opened, tail, report: report.clone(), appended: false, padded_to: 0 });
                 Ok(report)
             }
             Err(error) => {
@@ -295,85 +290,6 @@ impl PartitionWriter {
         true
     }
 
-    /// Writes, syncs and answers the group at the front.
-    fn commit(&self, mut log: MutexGuard<'_, Option<Open>>) {
-        let Some(open) = &mut *log else { return };
-        let taken = {
-            let mut state = self.state.lock();
-            state.expected = 1;
-            state.queue.take(Timestamp::now())
-        };
-        let Some(Taken { mut group, end, spacing }) = taken else { return };
-        if !open.appended {
-            open.appended = true;
-            open.log.sidecar.begin();
-        }
-        if let Err(error) = write_full(&*open.log.file, &group.lines, open.log.end.bytes) {
-            return self.undo(open, group, error);
-        }
-        if let Err(error) = open.log.file.sync_data() {
-            return self.poison(open, group, "the sync failed", error);
-        }
-        open.log.end = end;
-        open.log.spacing = spacing;
-        // Before the ACK, so that whoever hears of it finds the record, also from another process.
-        open.tail.advance(end);
-        open.log.sidecar.raise(end, &mut group.entries);
-        {
-            // Those who came meanwhile are there, and those who are answered come back, as a rule. Counted before the first of them can.
-            let mut state = self.state.lock();
-            state.expected = group.calls + state.queue.front_calls();
-        }
-        let (base, times) = (group.base, std::mem::take(&mut group.times));
-        group.answer(Ok(Acked { base, times }));
-        open.log.sidecar.sync_sometimes();
-        self.state.lock().queue.reuse(std::mem::take(&mut group.lines));
-    }
-
-    /// After a failed write: cuts the log back to its last good record and syncs that, so that nothing of the group can come back.
-    fn undo(&self, open: &mut Open, mut group: Group, error: io::Error) {
-        let end = open.log.end;
-        if let Err(second) = open.log.file.set_len(end.bytes).and_then(|()| open.log.file.sync_all()) {
-            tracing::error!(partition = %self.partition, error = %second, "cannot cut the log back after a failed write");
-            return self.poison(open, group, "a write failed and could not be undone", error);
-        }
-        let failed =
-            io_error(OP, &open.log.path, "cannot write the records; the log is as it was before", error)
-                .with_retry(Retry::Later);
-        let waiting = {
-            let mut state = self.state.lock();
-            let waiting = state.queue.drain();
-            state.queue.go_on_from(end, open.log.spacing);
-            waiting
-        };
-        tracing::warn!(partition = %self.partition, error = %failed, "a group of records was not written");
-        group.answer(Err(failed));
-        answer_all(waiting, &self.not_attempted());
-    }
-
-    /// After this nobody knows what is on disk: no publish succeeds until the log is opened anew.
-    fn poison(&self, open: &Open, mut group: Group, what: &str, error: io::Error) {
-        let reopen = "close this publisher and open a new one, which recovers the log";
-        let poisoned = Error::new(ErrorKind::Poisoned, OP, what)
-            .at(open.log.path.display())
-            .with_source(error)
-            .advise(reopen);
-        tracing::error!(partition = %self.partition, error = %poisoned, "the partition is poisoned");
-        let waiting = {
-            let mut state = self.state.lock();
-            state.phase = Phase::Failed(poisoned.clone());
-            state.queue.drain()
-        };
-        group.answer(Err(poisoned.with_effect(Effect::Unknown)));
-        answer_all(waiting, &self.not_attempted());
-    }
-
-    fn not_attempted(&self) -> Error {
-        Error::new(ErrorKind::NotAttempted, OP, "an earlier group of records could not be made durable")
-            .at(&self.partition)
-            .advise("publish it again once the earlier ones are settled")
-    }
-
     /// Refuses calls from now on; what was called before is still done, and then the log closed. Does not block.
     pub(crate) fn begin_close(self: &Arc<Self>) {
         let mut state = self.state.lock();
@@ -415,14 +331,7 @@ impl PartitionWriter {
         if let Some(mut open) = log.take() {
             self.partition.set_tail(None);
             if !failed && (open.appended || !open.report.clean) {
-                outcome = open.log.sidecar.close().map_err(|e| {
-                    io_error(
-                        "close",
-                        open.log.sidecar.path(),
-                        "every record is durable, but the sidecar is not",
-                        e,
-                    )
-                });
+                outcome = close_log(&mut open);
             }
             open.tail.end();
         }

@@ -390,3 +390,75 @@ fn time_never_falls_across_a_reopen_with_the_clock_put_back() {
     assert_eq!(eb_ref.published_at_utc.to_string(), "2999-01-01T00:00:00.000000Z");
     assert_eq!(killed.lines().len(), 2);
 }
+
+/// Three records, the last two one group, with padding behind them as a kill leaves it; and the sidecar before that group.
+fn padded() -> (Folder, Vec<u8>) {
+    let folder = Folder::with_topic(1);
+    let mut config = folder.config();
+    config.preallocate_bytes = 4096;
+    let publisher = eb_file::FileBus::open(config).unwrap().publisher();
+    publish(&publisher, 0, 1);
+    let sidecar = folder.sidecar();
+    let pad = "x".repeat(900);
+    let batch = vec![record("key", &pad), record("key", &pad)];
+    assert!(block_on(publisher.publish_batch(&topic(), batch)).iter().all(Result::is_ok));
+    (folder.image(), sidecar)
+}
+
+#[test]
+fn padding_is_overwritten_and_is_gone_after_a_close_or_a_recovery() {
+    let (killed, _) = padded();
+    let log = killed.log();
+    let records: Vec<u8> = log.iter().rev().skip_while(|b| **b == b'\n').copied().collect();
+    let content = records.len() + 1;
+    assert!(log.len() > content + 1000 && log[content - 1..].iter().all(|b| *b == b'\n'));
+    let report = recover(&killed).unwrap();
+    assert_eq!((report.records, report.torn), (3, None));
+    assert_eq!(killed.log(), &log[..content]);
+
+    let mut config = killed.config();
+    config.preallocate_bytes = 4096;
+    let publisher = eb_file::FileBus::open(config).unwrap().publisher();
+    for i in 0..100 {
+        publish(&publisher, i, 1);
+    }
+    block_on(publisher.close()).unwrap();
+    assert_eq!(killed.lines().len(), 103);
+    assert!(recover(&killed).unwrap().clean);
+}
+
+#[test]
+fn any_lost_sectors_of_a_group_in_padding_are_a_torn_tail() {
+    let (killed, sidecar) = padded();
+    killed.write_sidecar(&sidecar);
+    let log = killed.log();
+    let starts = starts(&log);
+    let sectors: Vec<usize> = (starts[1] / 512..=(starts[3] - 1) / 512).collect();
+    for lost in 1u32..1 << sectors.len() {
+        let mut bad = log.clone();
+        for (bit, sector) in sectors.iter().enumerate() {
+            if lost & (1 << bit) != 0 {
+                let range = (sector * 512).max(starts[1])..((sector + 1) * 512).min(log.len());
+                bad[range].fill(b'\n');
+            }
+        }
+        let folder = killed.image();
+        folder.write_log(&bad);
+        let report = recover(&folder).unwrap();
+        let kept = report.records as usize;
+        // The first record was synced; of the group what lies before the first lost byte is whole.
+        assert!(
+            kept == 1 || (kept == 2 && bad[starts[1]..starts[2]] == log[starts[1]..starts[2]]),
+            "{lost:b}"
+        );
+        assert_eq!(folder.log(), &log[..starts[kept]]);
+        let mut content = bad[starts[kept]..].to_vec();
+        while content.last() == Some(&b'\n') {
+            content.pop();
+        }
+        let torn: Vec<u8> = folder.torn().concat();
+        assert!(torn.starts_with(&content) && torn.len() <= content.len() + 1, "{lost:b}");
+        let publisher = folder.open().publisher();
+        assert_eq!(offset(&publish(&publisher, 9, 1)[0]) as usize, kept);
+    }
+}
