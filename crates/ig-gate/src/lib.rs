@@ -39,6 +39,60 @@
 //! | the index's checkpoint falls behind by its `max_lag` | `GATE_UNHEALTHY` | admits again once it has caught up |
 //! | closed | `GATE_CLOSED` | |
 //!
+//! # Example
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use std::sync::Arc;
+//!
+//! use eb_contract::{EventBusAdmin, Topic};
+//! use eb_memory::{MemoryAdmissionIndex, MemoryBus};
+//! use ig_gate::policy::{PolicyFile, PolicyFiles};
+//! use ig_gate::{Decision, Gate, GateConfig, GateParts, LogQuarantine, Policy};
+//!
+//! let file = |name, text: &'static str| PolicyFile { name, bytes: text.as_bytes() };
+//! let policy = Policy::load(
+//!     PolicyFiles {
+//!         policy_id: "example",
+//!         revision: "1",
+//!         partitioning: file("partitioning.yaml", "version: v0
+//! profiles:
+//!   example.traffic: {stream: orders, key_precedence: [payload.merchant_id, event_id], hash_algo: sha256}"),
+//!         class_map: file("classes.yaml", "{version: v0, classes: {traffic: {required_pins: []}}, event_types: {}}"),
+//!         schema_policy: file("schemas.yaml", "{version: v0, default_action: admit, policies: []}"),
+//!     },
+//!     &|path| Err(format!("no payload schemas here, not even {path}")),
+//! )?;
+//!
+//! let (bus, evidence) = (MemoryBus::new(), MemoryBus::new());
+//! bus.admin().create_topic(&Topic::new("orders")?, 1).await?;
+//! let kept = Topic::new("ig.quarantine.v1")?;
+//! evidence.admin().create_topic(&kept, 1).await?;
+//! let quarantine =
+//!     LogQuarantine::new(Arc::new(evidence.publisher()), Arc::new(evidence.reader()), kept, 64 << 10);
+//! let gate = Gate::open(GateParts {
+//!     publisher: Arc::new(bus.publisher()),
+//!     reader: Arc::new(bus.reader()),
+//!     index: Arc::new(MemoryAdmissionIndex::new()),
+//!     quarantine: Arc::new(quarantine),
+//!     policy,
+//!     config: GateConfig::default(),
+//! })
+//! .await?;
+//!
+//! let event = format!(
+//!     r#"{{"event_id":"o-1","event_type":"order.placed","ts_utc":"2026-01-29T10:00:00.000001Z",
+//!         "manifest_fingerprint":"{}","payload":{{"merchant_id":"m-1"}}}}"#,
+//!     "0".repeat(64)
+//! );
+//! let receipt = gate.admit(event.clone()).await?;
+//! assert_eq!((receipt.decision, receipt.eb_ref.unwrap().to_string().as_str()), (Decision::Admit, "orders/0@0"));
+//! assert_eq!(gate.admit(event).await?.decision, Decision::Duplicate);
+//! assert_eq!(gate.admit("junk").await?.decision, Decision::Quarantine);
+//! gate.close().await?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
 //! # Where things are
 //! `admission` (one input from call to answer), `inflight` (keys being decided), `sequencer` (events that wait for their
 //! turn), `reconcile` and `takeover` (unknown outcomes), `checkpoint` and `progress` (how far index and log are), `recovery`

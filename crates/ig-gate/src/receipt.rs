@@ -177,11 +177,11 @@ pub enum EvidenceKind {
 
 /// The pins of an event: those fields that its class requires, with their values as written.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Pins(Box<str>);
+pub struct Pins(String);
 
 impl Pins {
     pub(crate) fn of(class: &Class, envelope: &Envelope<'_>) -> Self {
-        let mut text = String::with_capacity(256);
+        let mut text = String::with_capacity(288);
         text.push('{');
         for pin in class.required_pins() {
             if let Some(raw) = envelope.raw(*pin) {
@@ -195,7 +195,7 @@ impl Pins {
             }
         }
         text.push('}');
-        Self(text.into_boxed_str())
+        Self(text)
     }
 
     /// One JSON object.
@@ -224,7 +224,7 @@ impl<'de> Deserialize<'de> for Pins {
         if !raw.get().starts_with('{') {
             return Err(serde::de::Error::custom("pins must be an object"));
         }
-        Ok(Self(Box::<str>::from(raw)))
+        Ok(Self(Box::<str>::from(raw).into_string()))
     }
 }
 

@@ -290,7 +290,8 @@ mod tests {
             let text = value.to_string();
             let tree: Payload<'_> = serde_json::from_str(&text).unwrap();
             let back: Value = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!((&tree).to_value().as_ref(), &back);
+            let node = &tree;
+            prop_assert_eq!(node.to_value().into_owned(), back.clone());
             for schema in schemas() {
                 let plain = jsonschema::options().build(&schema).unwrap();
                 let ours = jsonschema::options_for::<PayloadJson>().build(&schema).unwrap();
