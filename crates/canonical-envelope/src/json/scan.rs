@@ -333,6 +333,10 @@ impl<'a> Scanner<'a> {
 
     #[cold]
     fn report_duplicates(&mut self, children: usize, object: &Node) {
+        // A path is up to 100 keys long: a text full of duplicates must not cost one for each.
+        if self.duplicates.len() == MAX_DUPLICATES {
+            return;
+        }
         let text = self.text;
         let mut prefix = String::new();
         let above = self.open.iter().map(|open| &open.node);

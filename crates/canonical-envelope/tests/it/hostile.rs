@@ -1,6 +1,6 @@
 //! Inputs made to hurt.
 
-use canonical_envelope::{Envelope, InvalidEnvelope, Limits, Reason};
+use canonical_envelope::{Envelope, Fault, InvalidEnvelope, Limits, Reason};
 use proptest::prelude::*;
 
 use crate::generated::{object, style};
@@ -84,6 +84,12 @@ fn objects_of_many_members_are_read_in_reasonable_time_whatever_their_order() {
     let same = vec!["\"k\":1"; count].join(",");
     let error = exercise(envelope_with(&format!("\"payload\":{{{same}}},")).as_bytes()).unwrap_err();
     assert_eq!(error.violations().len(), 1);
+    // Each of these would have a path of 97 long keys.
+    let deep = format!("{{\"{}\":", "\\u0041".repeat(64)).repeat(97);
+    let twice = vec![r#"{"a":1,"a":1}"#; count].join(",");
+    let text = format!("{{\"payload\":{deep}[{twice}]{}}}", "}".repeat(97));
+    let error = exercise(text.as_bytes()).unwrap_err();
+    assert_eq!(error.violations().iter().filter(|v| v.fault() == Fault::Duplicate).count(), 8);
     let unknown: Vec<String> = (0..count).map(|i| format!("\"u{i}\":1")).collect();
     let error = exercise(format!("{{{}}}", unknown.join(",")).as_bytes()).unwrap_err();
     assert_eq!(error.violations().len(), Reason::MAX_VIOLATIONS);

@@ -272,7 +272,9 @@ impl EmbeddedAdmissionIndex {
         ticket: u64,
     ) -> Result<()> {
         self.shared.work.notify_one();
-        let settled = progress.wait_for(|p| p.done >= ticket || p.failures > failures || p.ended).await;
+        // A failure that a later attempt has made good since is no answer: what was asked for may still come.
+        let failed = |p: &super::writer::Progress| p.failures > failures && p.error.is_some();
+        let settled = progress.wait_for(|p| p.done >= ticket || failed(p) || p.ended).await;
         match settled {
             Ok(p) if p.done >= ticket => Ok(()),
             Ok(p) => Err(p.error.clone().unwrap_or_else(|| error::closed(op))),
@@ -344,5 +346,25 @@ impl Drop for EmbeddedAdmissionIndex {
 impl std::fmt::Debug for EmbeddedAdmissionIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EmbeddedAdmissionIndex").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_that_was_made_good_before_anybody_looked_is_not_answered_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = EmbeddedAdmissionIndex::open(&AdmissionIndexConfig::new(dir.path())).unwrap();
+        let mut progress = index.shared.progress.subscribe();
+        // The batch before the one that is waited for failed once and then went through.
+        index.shared.progress.send_modify(|p| (p.failures, p.done) = (1, 1));
+        let mut waiting = Box::pin(index.wait_stored("test", &mut progress, 0, 2));
+        assert!(waiting.as_mut().now_or_never().is_none(), "its own batch is still to come");
+        index.shared.progress.send_modify(|p| p.done = 2);
+        waiting.await.unwrap();
     }
 }
