@@ -25,9 +25,10 @@ pub(crate) fn topic() -> Result<Topic> {
 }
 
 /// A new file bus as a profile opens it, with one topic of one partition.
-pub(crate) fn file_bus(folder: &Path) -> Result<(FileBus, Arc<CountingDisk>)> {
+pub(crate) fn file_bus(folder: &Path, preallocate: bool) -> Result<(FileBus, Arc<CountingDisk>)> {
     let mut config = FileBusConfig::new(folder.join("bus"));
     config.inline_commit = Some(InlineCommit::new(|work| tokio::task::block_in_place(work)));
+    config.preallocate_bytes = if preallocate { 4 << 20 } else { 0 };
     let disk = Arc::new(CountingDisk::default());
     let bus = FileBus::open_on(config, disk.clone())?;
     bus.create_topic(&topic()?, 1)?;
@@ -38,7 +39,7 @@ pub(crate) fn file_bus(folder: &Path) -> Result<(FileBus, Arc<CountingDisk>)> {
 fn one_by_one(folder: &Path, workers: usize, publishers: u64, records: u64, bytes: usize) -> Result<Sample> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
-        let (bus, disk) = file_bus(folder)?;
+        let (bus, disk) = file_bus(folder, preallocate)?;
         let publisher = bus.publisher();
         let (topic, record) = (topic()?, record(bytes)?);
         // The first publish opens the partition; it is not part of the figure.
@@ -77,7 +78,7 @@ fn one_by_one(folder: &Path, workers: usize, publishers: u64, records: u64, byte
 fn in_batches(folder: &Path, per_batch: usize, batches: usize, bytes: usize) -> Result<Sample> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let (bus, _) = file_bus(folder)?;
+        let (bus, _) = file_bus(folder, false)?;
         let publisher = bus.publisher();
         let (topic, record) = (topic()?, record(bytes)?);
         publisher.publish(&topic, record.clone()).await?;
@@ -124,17 +125,20 @@ pub(crate) fn run(options: &Options, scratch: &Path, bytes: usize) -> Result<Vec
         scratch,
         vec![
             Case::new("raw, 1 line a sync", |f| raw::write_and_sync(f, n, line, 1)),
-            Case::new("1 publisher", |f| one_by_one(f, 1, 1, n, bytes))
+            Case::new("1 publisher", |f| one_by_one(f, 1, 1, n, bytes, false))
                 .against("raw, 1 line a sync")
                 .aim(0.9),
+            Case::new("1 publisher, preallocate", |f| one_by_one(f, 1, 1, n, bytes, true))
+                .against("raw, 1 line a sync")
+                .aim(1.2),
             Case::new("raw, 64 lines a sync", |f| raw::write_and_sync(f, many, line, 64)),
-            Case::new("64 publishers", |f| one_by_one(f, 1, 64, many, bytes))
+            Case::new("64 publishers", |f| one_by_one(f, 1, 64, many, bytes, false))
                 .against("raw, 64 lines a sync")
                 .aim(0.65)
                 .at_least("records per flush", 60.0),
-            Case::new("64 publishers, 2 workers", |f| one_by_one(f, 2, 64, many, bytes))
+            Case::new("64 publishers, 2 workers", |f| one_by_one(f, 2, 64, many, bytes, false))
                 .against("raw, 64 lines a sync"),
-            Case::new("128 publishers", |f| one_by_one(f, 1, 128, many, bytes))
+            Case::new("128 publishers", |f| one_by_one(f, 1, 128, many, bytes, false))
                 .against("raw, 64 lines a sync")
                 .aim(1.0),
             Case::new("raw, 500 lines a sync", |f| raw::write_and_sync(f, batches * 500, line, 500)),

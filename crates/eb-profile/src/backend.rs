@@ -35,6 +35,8 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
             let settings = eb_file::FileBusConfig {
                 create: purpose == Purpose::Writing,
                 max_envelope_bytes: config.max_envelope_bytes,
+                preallocate_bytes: config.preallocate_bytes,
+                inline_commit: Some(crate::inline::on_tokio()),
                 ..eb_file::FileBusConfig::new(root)
             };
             Ok(file_bus(settings).await?)

@@ -26,6 +26,7 @@
 //! | `wiring.event_bus.topics.<name>` | number of partitions, 1–10,000 | |
 //! | `wiring.event_bus.create_topics` | make missing topics when opened for writing | `false` |
 //! | `wiring.event_bus.max_envelope_bytes` | 1 KiB–16 MiB | 1 MiB |
+//! | `wiring.event_bus.preallocate_bytes` | for `file`: blank lines written ahead of the records, 0–1 GiB; a lone publisher gains most | 0 |
 //! | `wiring.checkpoint_store.kind` | `file`, `memory` (`postgres` in a later release) | required |
 //! | `wiring.checkpoint_store.root` | for `file`: checkpoints lie below its `checkpoints/` | the bus's root |
 //! | `wiring.checkpoint_store.url` | for `postgres`; a secret | for `postgres` |
@@ -69,6 +70,8 @@ mod backend;
 mod builtin;
 mod error;
 mod gate;
+#[cfg(feature = "file")]
+mod inline;
 mod interpolate;
 mod locate;
 mod model;

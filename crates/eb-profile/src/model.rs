@@ -138,6 +138,8 @@ pub struct EventBusConfig {
     pub create_topics: bool,
     /// `max_envelope_bytes`.
     pub max_envelope_bytes: usize,
+    /// `preallocate_bytes`: how far a file bus pads its logs ahead; 0 for not at all.
+    pub preallocate_bytes: u64,
 }
 
 /// The section `wiring.checkpoint_store`.
@@ -339,7 +341,10 @@ fn read_event_bus(
     overridden: bool,
     base: &Path,
 ) -> Result<EventBusConfig, ProfileError> {
-    let bus = wiring.section("event_bus", &["root", "topics", "create_topics", "max_envelope_bytes"])?;
+    let bus = wiring.section(
+        "event_bus",
+        &["root", "topics", "create_topics", "max_envelope_bytes", "preallocate_bytes"],
+    )?;
     let root = match bus.optional("root")? {
         Some(root) => Some(root.path_from(base)?),
         None if kind == BusKind::File => {
@@ -367,7 +372,11 @@ fn read_event_bus(
         None => bus.defaulted("max_envelope_bytes", eb_contract::EnvelopeLimits::DEFAULT_BYTES as u64),
     };
     let max_envelope_bytes = usize::try_from(max_envelope_bytes).unwrap_or(usize::MAX);
-    Ok(EventBusConfig { root, topics, create_topics, max_envelope_bytes })
+    let preallocate_bytes = match bus.optional("preallocate_bytes")? {
+        Some(value) => value.number(0..=1 << 30)?,
+        None => bus.defaulted("preallocate_bytes", 0),
+    };
+    Ok(EventBusConfig { root, topics, create_topics, max_envelope_bytes, preallocate_bytes })
 }
 
 /// Reads the sections of the stores, which depend on the bus's kind.

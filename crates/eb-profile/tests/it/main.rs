@@ -4,6 +4,7 @@
 mod errors;
 mod lookup;
 mod opening;
+mod runtimes;
 mod settings;
 
 use eb_profile::{Env, Profile, ProfileError, ProfileSource};
