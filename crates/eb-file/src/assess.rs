@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use crate::disk::DiskFile;
-use crate::format::line::{Line, LineDamage, decode_line};
+use crate::format::line::{Line, LineDamage, LineDecoder, decode_line};
 use crate::format::sidecar::Position;
 use crate::scan::{LineScanner, RawLine};
 
@@ -81,6 +81,7 @@ pub fn assess(
     let mut content_end = start.bytes;
     let mut blank_from = None;
     let mut scanner = LineScanner::new(file, start.bytes, len);
+    let mut decoder = LineDecoder::default();
 
     let mut fault = loop {
         let Some(raw) = scanner.next_line()? else {
@@ -95,7 +96,7 @@ pub fn assess(
             // Told apart below: the watermark itself is the evidence.
             break None;
         }
-        let (line, damage) = judge(&raw, end.next, blank_from.is_some());
+        let (line, damage) = judge(&mut decoder, &raw, end.next, blank_from.is_some());
         if let Some(damage) = damage {
             let mut fault =
                 Fault { offset: end.next, byte: blank_from.unwrap_or(raw.byte), damage, evidence: None };
@@ -144,8 +145,13 @@ fn readable<'a>(raw: &RawLine<'a>) -> Option<Line<'a>> {
 }
 
 /// The line, if its own bytes are good, and what is wrong with it at this place.
-fn judge<'a>(raw: &RawLine<'a>, expected: u64, after_blank: bool) -> (Option<Line<'a>>, Option<LineDamage>) {
-    let decoded = if raw.overlong { Err(LineDamage::TooLong) } else { decode_line(raw.text) };
+fn judge<'a>(
+    decoder: &mut LineDecoder,
+    raw: &RawLine<'a>,
+    expected: u64,
+    after_blank: bool,
+) -> (Option<Line<'a>>, Option<LineDamage>) {
+    let decoded = if raw.overlong { Err(LineDamage::TooLong) } else { decoder.decode(raw.text) };
     let damage = match &decoded {
         _ if after_blank => Some(LineDamage::Blank),
         // Half a line also fails its checksum; that the file ends here says more.
