@@ -218,8 +218,10 @@ impl Gate {
 
     async fn finish(&self) -> Result<(), GateError> {
         let core = &self.core;
-        for flight in core.flights.all() {
-            flight.detach(core);
+        let in_flight = core.flights.all();
+        // All before any is awaited: the turn of one may come only when another has given its room back.
+        in_flight.iter().for_each(|flight| flight.detach(core));
+        for flight in in_flight {
             flight.done().await;
         }
         loop {

@@ -42,15 +42,14 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// `reserve` is the look-up, where it was started already; the flight then has its room too.
+    /// `reserve` is the look-up, where it was started already.
     pub(crate) fn new(
         flight: Arc<Flight>,
         record: PublishRecord,
         lane: Lane,
         reserve: Option<BoxFuture<'static, Result<Reserved>>>,
     ) -> Self {
-        let has_units = reserve.is_some();
-        Self { flight, record, lane, reserve, answer: None, has_units, elsewhere: None }
+        Self { flight, record, lane, reserve, answer: None, has_units: false, elsewhere: None }
     }
 }
 
@@ -105,6 +104,8 @@ async fn work_off(core: &Arc<Core>, parked: &mut Parked, batch: Vec<Turn>) {
             {
                 // Those before it may be what others' room depends on.
                 decide(core, parked, std::mem::take(&mut ready)).await;
+                // Nor may that room depend on callers who do not poll. Once is enough: room goes to the first in line.
+                core.flights.all().iter().for_each(|flight| flight.detach(core));
                 match core.permits.acquire_many(turn.flight.units).await {
                     Ok(room) => room.forget(),
                     Err(_) => continue,

@@ -30,18 +30,19 @@ pub(crate) fn launch(core: &Arc<Core>, flight: &Arc<Flight>, candidate: &Candida
     if !at_once {
         return queue(core, flight, record, None);
     }
+    // Given back by leaving this function, but for a publish: what waits must not hold room that others before it need.
     let Ok(units) = core.permits.try_acquire_many(flight.units) else {
         return queue(core, flight, record, None);
     };
-    // Given back when the flight ends.
-    units.forget();
-    flight.hold_units();
     let mut reserve = reserve_one(core, flight);
     // Nobody needs to be woken: what is not ready now is awaited in the queue.
     match reserve.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => queue(core, flight, record, Some(reserve)),
         Poll::Ready(Ok(Reserved::Fresh(reservation))) => {
             flight.reserved(reservation, Vec::new());
+            // Given back when the flight ends.
+            units.forget();
+            flight.hold_units();
             let work = publish(core, flight, record, reservation);
             flight.drive(core, work);
         }

@@ -1,11 +1,15 @@
 //! Order per partition key, fixed at the call.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use eb_memory::{MemoryAdmissionIndex, MemoryConfig};
 use futures_util::future::join_all;
 
 use crate::support::{TRAFFIC, World, event, is_pending};
+
+/// Of a paused clock: for ever.
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn keyed(key: u32, n: u32) -> crate::support::Event {
     event(&format!("{key}-{n}")).payload(&format!(r#"{{"merchant_id":"m-{key}","n":{n}}}"#))
@@ -106,4 +110,50 @@ async fn a_stream_of_events_is_admitted_and_answered_in_order() {
     let ids: Vec<_> = receipts.into_iter().map(|r| r.unwrap().event_id.unwrap()).collect();
     assert_eq!(ids, (0..200).map(|n| format!("1-{n}")).collect::<Vec<_>>());
     assert_eq!(sequences(&world).await["m-1"], (0..200).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_past_the_bound_does_not_wait_for_other_callers_to_poll() {
+    let mut world = World::new().await;
+    world.config.max_in_flight = 2;
+    let gate = world.open().await;
+    let mut calls: Vec<_> = (0..3).map(|n| gate.admit(keyed(n, n))).collect();
+    let last = calls.pop().unwrap();
+    let answer = tokio::time::timeout(HOUR, last).await;
+    answer.expect("it waits for callers who do not poll").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_callers_to_poll() {
+    // The order in which closing sees the events is chance.
+    for round in 0..8 {
+        let mut world = World::new().await;
+        world.config.max_in_flight = 1;
+        let gate = world.open().await;
+        let calls: Vec<_> = (0..8).map(|n| gate.admit(keyed(n, 10 * round + n))).collect();
+        let closed = tokio::time::timeout(HOUR, gate.close()).await;
+        closed.expect("it waits for callers who do not poll").unwrap();
+        for answer in join_all(calls).await {
+            answer.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_waits_for_its_look_up_takes_no_room_from_those_before_it() {
+    let mut world = World::new().await;
+    world.config.max_in_flight = 1;
+    let gate = world.open().await;
+    world.bus.faults().hold();
+    let first = gate.admit(keyed(1, 0));
+    let second = gate.admit(keyed(2, 0));
+    world.index.slow(true);
+    world.bus.faults().release();
+    // Ends while nothing else runs: there is room, and the second event is still in the queue.
+    first.await.unwrap();
+    let third = gate.admit(keyed(3, 0));
+    world.index.slow(false);
+    for call in [second, third] {
+        tokio::time::timeout(HOUR, call).await.expect("it waits for room that it holds itself").unwrap();
+    }
 }
