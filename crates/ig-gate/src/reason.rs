@@ -73,14 +73,29 @@ impl fmt::Display for ReasonCode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Detail {
-    /// Where: a field, a path into the payload, or `$` for the whole.
+    /// Where: a field, a path into the payload, or `$` for the whole. At most 256 characters, `…` where it was cut.
     pub path: String,
-    /// What is wrong there.
+    /// What is wrong there. At most 256 characters, `…` where it was cut.
     pub problem: String,
 }
 
 impl Detail {
+    /// Either text is cut to 256 characters: names within an input may be as long as the input, and the evidence has
+    /// room for it once.
     pub(crate) fn new(path: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { path: path.into(), problem: problem.into() }
+        Self { path: cut(path.into()), problem: cut(problem.into()) }
     }
+}
+
+/// The most characters of a [`Detail`]'s text.
+const MAX_CHARS: usize = 256;
+
+fn cut(mut text: String) -> String {
+    // The last one that is kept makes room for the mark.
+    if let Some((end, _)) = text.char_indices().nth(MAX_CHARS) {
+        let last = text[..end].chars().next_back().map_or(0, char::len_utf8);
+        text.truncate(end - last);
+        text.push('…');
+    }
+    text
 }

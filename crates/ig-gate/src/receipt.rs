@@ -1,5 +1,6 @@
 //! What the gate answers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -175,6 +176,9 @@ pub enum EvidenceKind {
     ReceiptRef,
 }
 
+/// The longest value of a pin that a QUARANTINE receipt repeats.
+const MAX_QUARANTINED_PIN_BYTES: usize = 512;
+
 /// The pins of an event: those fields that its class requires, with their values as written.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pins(String);
@@ -196,6 +200,19 @@ impl Pins {
         }
         text.push('}');
         Self(text)
+    }
+
+    /// Without those whose values are long: a receipt of evidence lies beside the input, and must fit there.
+    fn short_ones(self) -> Self {
+        if self.0.len() <= MAX_QUARANTINED_PIN_BYTES {
+            return self;
+        }
+        let Ok(mut pins) = serde_json::from_str::<BTreeMap<&str, &RawValue>>(&self.0) else {
+            return Self("{}".to_owned());
+        };
+        pins.retain(|_, value| value.get().len() <= MAX_QUARANTINED_PIN_BYTES);
+        let members: Vec<_> = pins.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        Self(format!("{{{}}}", members.join(",")))
     }
 
     /// One JSON object.
@@ -279,7 +296,8 @@ pub struct Receipt {
     /// The event's class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
-    /// The pins that the class requires, as far as the envelope has them.
+    /// The pins that the class requires, as far as the envelope has them. QUARANTINE: without those whose values have
+    /// more than 512 bytes; the evidence has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pins: Option<Pins>,
 }
@@ -375,6 +393,7 @@ impl Receipt {
     ) -> Self {
         let reason_codes = vec![reason];
         let id = ReceiptId::of_input(input_sha256, &reason_codes);
+        let event = EventFacts { pins: event.pins.map(Pins::short_ones), ..event };
         Self { reason_codes, ..Self::bare(id, Decision::Quarantine, event, policy_rev) }
     }
 

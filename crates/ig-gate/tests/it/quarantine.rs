@@ -1,11 +1,12 @@
 //! Evidence: what is kept, and how it is found.
 
 use bytes::Bytes;
+use ig_gate::policy::{PolicyFile, PolicyFiles};
 use ig_gate::quarantine::InputEncoding;
-use ig_gate::{Decision, ReasonCode, ReceiptId};
+use ig_gate::{Decision, Policy, ReasonCode, ReceiptId};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{World, event};
+use crate::support::{World, config_file, event};
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
@@ -102,4 +103,51 @@ async fn the_same_bad_input_gets_the_same_receipt_id() {
     assert_eq!(gate.receipt_by_receipt_id(id).await.unwrap().unwrap().receipt_id, id);
     assert!(gate.receipt_by_event_id("nobody").await.unwrap().is_empty());
     gate.admit(event("e-1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pin_as_long_as_the_input_does_not_keep_it_out_of_the_quarantine() {
+    let world = World::new().await;
+    let gate = world.open().await;
+    let digits = "7".repeat(1_047_800);
+    let input = String::from_utf8(event("e-1").bytes().to_vec()).unwrap();
+    let input = input
+        .replace(r#""scenario_id":7"#, &format!(r#""scenario_id":{digits}"#))
+        .replace(r#""run_id""#, r#""scenario_run_id""#);
+    let receipt = gate.admit(input).await.unwrap();
+    assert_eq!(receipt.reason_codes, [ReasonCode::PinsMissing]);
+    let pins = receipt.pins.clone().unwrap();
+    assert!(pins.as_json().contains("\"seed\":18446744073709551615"), "{pins:?}");
+    assert!(!pins.as_json().contains("scenario_id"), "longer than what a receipt of evidence repeats");
+    let kept = gate.quarantine().get(receipt.receipt_id).await.unwrap().unwrap();
+    assert_eq!(kept.receipt, receipt);
+}
+
+#[tokio::test]
+async fn faults_under_a_name_as_long_as_the_payload_are_cut_in_the_evidence() {
+    let schema = br#"{"additionalProperties": {"type": "array", "items": {"type": "string"}}}"#;
+    let policy = format!(
+        "version: v0\ndefault_action: admit\npolicies:\n  - event_type: order.placed\n    payload_schema_ref: order.json\npayload_schema_digests:\n  order.json: {}\n",
+        sha256(schema)
+    );
+    let [partitioning, classes] =
+        ["partitioning_profiles_v0.yaml", "class_map_v0.yaml"].map(|name| config_file(&format!("ig/{name}")));
+    let file = |name, bytes| PolicyFile { name, bytes };
+    let files = PolicyFiles {
+        policy_id: "p",
+        revision: "1",
+        partitioning: file("partitioning.yaml", &partitioning),
+        class_map: file("class_map.yaml", &classes),
+        schema_policy: file("schema_policy.yaml", policy.as_bytes()),
+    };
+    let mut world = World::new().await;
+    world.policy = Policy::load(files, &|_| Ok(schema.to_vec())).unwrap();
+    let gate = world.open().await;
+    let name = r"\u0001".repeat(170_000);
+    let payload = format!(r#"{{"merchant_id":["m"],"{name}":[{}0]}}"#, "0,".repeat(31));
+    let receipt = gate.admit(event("e-1").payload(&payload)).await.unwrap();
+    assert_eq!(receipt.reason_codes, [ReasonCode::SchemaFail]);
+    let kept = gate.quarantine().get(receipt.receipt_id).await.unwrap().unwrap();
+    assert_eq!(kept.details.len(), 16);
+    assert!(kept.details.iter().all(|d| d.path.starts_with("payload/") && d.path.ends_with('…')));
 }
