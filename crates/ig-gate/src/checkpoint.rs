@@ -14,34 +14,54 @@
 //! the index's `max_lag`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use eb_contract::Result;
 
 use crate::core::Core;
 
-/// Commits checkpoints from time to time until the gate is gone.
+/// How long a failed commit rests, however many wake the checkpointer.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// How often the gauges are brought up to date.
+const SHOW: Duration = Duration::from_secs(1);
+
+/// Commits checkpoints from time to time, and shows how far all is, until the gate is gone.
 pub(crate) async fn run(core: Arc<Core>) {
+    // A commit may wait for a blocked key for long; just then the gauges are wanted.
+    tokio::join!(commit_from_time_to_time(&core), show_from_time_to_time(&core));
+}
+
+async fn commit_from_time_to_time(core: &Arc<Core>) {
     loop {
         tokio::select! {
             () = core.wake_checkpointer.notified() => {}
             () = tokio::time::sleep(core.config.checkpoint_interval) => {}
         }
-        show(&core);
         if core.progress.lag() == 0 {
             continue;
         }
-        if let Err(error) = commit(&core).await {
+        if let Err(error) = commit(core).await {
             core.note(&error);
             tracing::warn!(%error, "the index's checkpoint could not be committed; trying again");
+            // Every event that is refused meanwhile asks for a checkpoint.
+            tokio::time::sleep(AFTER_FAILURE).await;
         }
     }
 }
 
-/// Takes a candidate, waits until it may be committed, and commits it.
+async fn show_from_time_to_time(core: &Core) {
+    loop {
+        show(core);
+        tokio::time::sleep(SHOW).await;
+    }
+}
+
+/// Takes a candidate, waits until it may be committed, and commits it; one at a time, so that of two the newer stays.
 ///
 /// # Errors
 /// When the index could not store it; the former one stays.
 pub(crate) async fn commit(core: &Arc<Core>) -> Result<()> {
+    let _one_at_a_time = core.committing.lock().await;
     let (candidate, acked) = core.progress.candidate();
     let in_flight = core.flights.all();
     for flight in &in_flight {

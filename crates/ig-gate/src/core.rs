@@ -42,6 +42,10 @@ pub(crate) struct Core {
     pub(crate) progress: Progress,
     pub(crate) blocked: Mutex<BlockedKeys>,
     pub(crate) blocked_count: AtomicUsize,
+    /// Held while a checkpoint is taken and committed.
+    pub(crate) committing: tokio::sync::Mutex<()>,
+    /// Held during one look at what is blocked.
+    pub(crate) reconciling: tokio::sync::Mutex<()>,
     pub(crate) wake_checkpointer: Notify,
     pub(crate) wake_reconciler: Notify,
     pub(crate) evidence_pending: AtomicUsize,
@@ -115,6 +119,8 @@ impl Core {
             progress,
             blocked: Mutex::default(),
             blocked_count: AtomicUsize::new(0),
+            committing: tokio::sync::Mutex::default(),
+            reconciling: tokio::sync::Mutex::default(),
             wake_checkpointer: Notify::new(),
             wake_reconciler: Notify::new(),
             evidence_pending: AtomicUsize::new(0),
@@ -137,14 +143,17 @@ impl Core {
 
     /// Whether the gate can keep its promises now.
     pub(crate) fn fit(&self) -> Result<(), GateError> {
-        let behind = self.progress.lag() + self.flights.len() as u64;
-        if behind >= self.index.max_lag() {
+        let (lag, max_lag) = (self.progress.lag(), self.index.max_lag());
+        if lag >= max_lag {
             self.wake_checkpointer.notify_one();
             return Err(GateError::unhealthy(format!(
-                "the index's checkpoint is {} records behind the log, the limit is {}",
-                self.progress.lag(),
-                self.index.max_lag()
+                "the index's checkpoint is {lag} records behind the log, the limit is {max_lag}"
             )));
+        }
+        // Each of them may add to it; that many at once are a lot of work and no fault.
+        if lag + self.flights.len() as u64 >= max_lag {
+            self.wake_checkpointer.notify_one();
+            return Err(self.too_busy());
         }
         let blocked = self.blocked_count.load(Ordering::Relaxed);
         if blocked >= self.config.max_waiting {
@@ -160,7 +169,7 @@ impl Core {
     }
 
     pub(crate) fn too_busy(&self) -> GateError {
-        GateError::throttled("too many admissions are waiting", BUSY)
+        GateError::throttled("too many admissions are waiting or in flight", BUSY)
     }
 
     /// Remembers a failure for health.

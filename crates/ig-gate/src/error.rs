@@ -74,9 +74,14 @@ impl GateError {
     /// Of a failed publish.
     pub(crate) fn publish(source: Error) -> Self {
         if source.effect() == Effect::Unknown {
+            // A key whose outcome only a reopened bus can tell stays blocked until then.
+            let retry = match source.retry() {
+                Retry::AfterReopen => Retry::AfterReopen,
+                _ => Retry::Later,
+            };
             return Self::caused(
                 GateErrorCode::PublishOutcomeUnknown,
-                Retry::Later,
+                retry,
                 "the event may be in the log or not; send it again, it is not admitted twice",
                 source,
             );

@@ -13,16 +13,16 @@
 //! A poisoned partition fails its `probe`, so its keys stay blocked until the bus is opened anew, and the gate with it.
 //! Keys that were ACKed but that the index did not take are handed to it again here, too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::stores::{AdmissionEntry, Confirmation};
-use eb_contract::{Cut, PartitionId, Result, Topic};
+use eb_contract::{Cut, EnvelopeRef, PartitionId, PartitionKey, Result, Topic};
 
 use crate::core::{Core, Unknown};
 use crate::inflight::Flight;
-use crate::scan::TopicScan;
+use crate::scan::{TopicScan, own_copy};
 
 /// The first and the longest pause between two looks.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
@@ -43,6 +43,8 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 /// One look at everything that is blocked. Gives back whether nothing is any more.
 pub(crate) async fn settle_all(core: &Arc<Core>) -> bool {
+    // Closing looks too, and a key must not be settled twice.
+    let _one_at_a_time = core.reconciling.lock().await;
     retry_unindexed(core).await;
     let mut by_topic: HashMap<Topic, Vec<Unknown>> = HashMap::new();
     for unknown in &core.blocked.lock().unknown {
@@ -61,18 +63,22 @@ pub(crate) async fn settle_all(core: &Arc<Core>) -> bool {
 
 async fn retry_unindexed(core: &Arc<Core>) {
     let waiting = core.blocked.lock().unindexed.clone();
+    let mut settled = Vec::new();
     for (flight, entry) in waiting {
-        match tell_index(core, &flight, entry).await {
-            Ok(()) => {
-                core.blocked.lock().unindexed.retain(|(f, _)| !Arc::ptr_eq(f, &flight));
-                core.unblock(&flight);
-            }
-            Err(error) => {
-                core.note(&error);
-                return;
-            }
+        if let Err(error) = tell_index(core, &flight, entry).await {
+            core.note(&error);
+            break;
         }
+        settled.push(flight);
     }
+    let keys = keys(&settled);
+    core.blocked.lock().unindexed.retain(|(flight, _)| !keys.contains(&flight.key.dedupe));
+    settled.iter().for_each(|flight| core.unblock(flight));
+}
+
+/// A key is blocked by one flight at most.
+fn keys(flights: &[Arc<Flight>]) -> HashSet<[u8; 32]> {
+    flights.iter().map(|flight| flight.key.dedupe).collect()
 }
 
 async fn tell_index(core: &Core, flight: &Flight, entry: AdmissionEntry) -> Result<()> {
@@ -90,33 +96,53 @@ async fn reconcile(core: &Arc<Core>, topic: &Topic, unknown: Vec<Unknown>) -> Re
         let healthy = core.publisher.probe(topic).await.is_ok();
         vec![healthy; unknown.len()]
     };
-    let mut wanted: HashMap<[u8; 32], Option<AdmissionEntry>> =
+    let mut wanted: HashMap<[u8; 32], Option<Found>> =
         unknown.iter().map(|u| (u.flight.key.dedupe, None)).collect();
     let mut scan = TopicScan::open(core.reader.as_ref(), topic, start(core, topic, &unknown)).await?;
     while let Some(scanned) = scan.next().await? {
-        for entry in scanned.entries {
+        for (entry, record) in scanned.entries.into_iter().zip(&scanned.records) {
             if let Some(found @ None) = wanted.get_mut(&entry.key.dedupe) {
-                *found = Some(entry);
+                *found = Some((entry, own_copy(record)));
             }
         }
     }
-    for (unknown, is_final) in unknown.into_iter().zip(is_final) {
-        let flight = &unknown.flight;
-        match wanted.remove(&flight.key.dedupe).flatten() {
-            Some(entry) => {
-                tracing::info!(eb_ref = %entry.eb_ref, "an unknown outcome: the event is in the log");
-                tell_index(core, flight, entry).await?;
-            }
-            None if is_final => {
-                tracing::info!(%topic, "an unknown outcome: the event is not in the log");
-                if let Some(reservation) = flight.reservation() {
-                    core.index.release(vec![reservation]).await?;
-                }
-            }
-            None => continue,
+    let mut settled = Vec::new();
+    let mut told = Ok(());
+    for (Unknown { flight, .. }, is_final) in unknown.into_iter().zip(is_final) {
+        let found = wanted.remove(&flight.key.dedupe).flatten();
+        if found.is_none() && !is_final {
+            continue;
         }
-        core.blocked.lock().unknown.retain(|u| !Arc::ptr_eq(&u.flight, flight));
-        core.unblock(flight);
+        told = tell(core, &flight, found).await;
+        if told.is_err() {
+            break;
+        }
+        settled.push(flight);
+    }
+    let keys = keys(&settled);
+    core.blocked.lock().unknown.retain(|u| !keys.contains(&u.flight.key.dedupe));
+    settled.iter().for_each(|flight| core.unblock(flight));
+    told
+}
+
+/// An entry that the log holds, with what its record was made of.
+type Found = (AdmissionEntry, Option<(PartitionKey, EnvelopeRef)>);
+
+/// Tells the index what the log has told.
+async fn tell(core: &Core, flight: &Flight, found: Option<Found>) -> Result<()> {
+    let Some((entry, record)) = found else {
+        tracing::info!(topic = %flight.topic, "an unknown outcome: the event is not in the log");
+        return match flight.reservation() {
+            Some(reservation) => core.index.release(vec![reservation]).await,
+            None => Ok(()),
+        };
+    };
+    tracing::info!(eb_ref = %entry.eb_ref, "an unknown outcome: the event is in the log");
+    let eb_ref = entry.eb_ref.clone();
+    tell_index(core, flight, entry).await?;
+    if let Some((key, envelope)) = record {
+        // As good as an ACK: a record that the index's checkpoint lacks.
+        core.progress.acked(&eb_ref, &key, &envelope);
     }
     Ok(())
 }

@@ -28,6 +28,8 @@ pub(crate) struct Scanned {
     pub(crate) partition: PartitionId,
     /// In the order of the log.
     pub(crate) entries: Vec<AdmissionEntry>,
+    /// What the entries were made from, one by one.
+    pub(crate) records: Vec<Record>,
     /// The cut behind them.
     pub(crate) next: Cut,
     /// The last of the records.
@@ -71,15 +73,17 @@ impl<'s> TopicScan<'s> {
             if entries.is_empty() && self.current.is_some() {
                 continue;
             }
-            // A copy of its own: the record may be a slice of a large block.
-            let last = batch.records.last().and_then(|r| {
-                let key = PartitionKey::new(r.partition_key.as_str().to_owned()).ok()?;
-                let bytes = bytes::Bytes::copy_from_slice(r.envelope.as_bytes());
-                Some((key, EnvelopeRef::from_stored(bytes)))
-            });
-            return Ok(Some(Scanned { partition, entries, next: batch.next, last }));
+            let last = batch.records.last().and_then(own_copy);
+            return Ok(Some(Scanned { partition, entries, records: batch.records, next: batch.next, last }));
         }
     }
+}
+
+/// Key and envelope of a record on their own: the record may be a slice of a large block.
+pub(crate) fn own_copy(record: &Record) -> Option<(PartitionKey, EnvelopeRef)> {
+    let key = PartitionKey::new(record.partition_key.as_str().to_owned()).ok()?;
+    let bytes = bytes::Bytes::copy_from_slice(record.envelope.as_bytes());
+    Some((key, EnvelopeRef::from_stored(bytes)))
 }
 
 async fn open_cursor(

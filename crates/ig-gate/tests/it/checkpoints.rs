@@ -67,3 +67,21 @@ async fn a_gate_that_is_dropped_ends_its_background_work() {
     drop(gate);
     until(|| std::sync::Arc::strong_count(&world.index) == 1).await;
 }
+
+#[tokio::test]
+async fn of_two_checkpoints_at_once_the_newer_one_stays() {
+    let world = World::new().await;
+    let gate = world.open().await;
+    gate.admit(event("e-0")).await.unwrap();
+    let let_go = world.index.hold_next_checkpoint();
+    let mut older = Box::pin(gate.checkpoint());
+    is_pending(&mut older).await;
+    gate.admit(event("e-1")).await.unwrap();
+    let other = gate.clone();
+    let newer = tokio::spawn(async move { other.checkpoint().await });
+    tokio::task::yield_now().await;
+    let_go.send(()).unwrap();
+    older.await.unwrap();
+    newer.await.unwrap().unwrap();
+    assert_eq!(committed(&world).await, Some(2));
+}

@@ -160,3 +160,42 @@ async fn past_the_bound_on_waiting_the_answer_is_to_come_back_later() {
     assert_eq!(world.log(TRAFFIC).await.len(), admitted);
     assert!(admitted >= 4, "two in flight and two waiting at least: {admitted}");
 }
+
+#[tokio::test]
+async fn more_events_at_once_than_the_index_may_lag_find_a_busy_gate_and_not_a_sick_one() {
+    let world = World::with(MemoryConfig::default(), 1, MemoryAdmissionIndex::with_max_lag(16)).await;
+    let gate = world.open().await;
+    let calls: Vec<_> = (0..64).map(|n| gate.admit(event(&format!("e-{n}")))).collect();
+    let mut admitted = 0;
+    for call in calls {
+        match call.await {
+            Ok(_) => admitted += 1,
+            Err(error) => {
+                assert_eq!(error.code(), GateErrorCode::EbThrottled, "{error}");
+                assert!(matches!(error.retry(), Retry::After(_)));
+            }
+        }
+    }
+    assert_eq!(admitted, 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_cannot_be_stored_is_not_tried_again_for_every_refused_event() {
+    let world = World::with(MemoryConfig::default(), 1, MemoryAdmissionIndex::with_max_lag(8)).await;
+    let gate = world.open().await;
+    world.index.refuse_checkpoint.store(true, Ordering::SeqCst);
+    for n in 0..8 {
+        gate.admit(event(&format!("e-{n}"))).await.unwrap();
+    }
+    let tried = world.index.checkpoints.load(Ordering::SeqCst);
+    for _ in 0..100 {
+        let error = gate.admit(event("e-8")).await.unwrap_err();
+        assert_eq!(error.code(), GateErrorCode::GateUnhealthy);
+        tokio::task::yield_now().await;
+    }
+    let tried = world.index.checkpoints.load(Ordering::SeqCst) - tried;
+    assert!(tried <= 2, "no time has passed, and it was tried {tried} times");
+    world.index.refuse_checkpoint.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(decision(gate.admit(event("e-8")).await), Decision::Admit);
+}

@@ -123,6 +123,28 @@ fn admissions_failures_phases_and_heads_are_counted() {
     }
 }
 
+#[test]
+fn the_gauges_go_on_while_a_checkpoint_waits_for_a_blocked_key() {
+    let kept = Kept::default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    metrics::with_local_recorder(&kept, || {
+        runtime.block_on(async {
+            let world = World::new().await;
+            let gate = world.open().await;
+            gate.admit(event("e-0")).await.unwrap();
+            world.index.refuse_confirm.store(true, Ordering::SeqCst);
+            gate.admit(event("e-1")).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert!((kept.value("ig_gate_in_flight{}") - 1.0).abs() < f64::EPSILON);
+            gate.admit(event("e-2")).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert!((kept.value("ig_gate_in_flight{}") - 2.0).abs() < f64::EPSILON);
+            assert!((kept.value("ig_gate_index_lag_records{}") - 3.0).abs() < f64::EPSILON);
+        });
+    });
+}
+
 /// Keeps the fields of the spans named `admit`.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
@@ -159,6 +181,8 @@ impl tracing::Subscriber for Spans {
 
 #[test]
 fn a_span_leads_from_the_event_id_to_its_place_in_the_log() {
+    // While it is the only one, `tracing` asks whichever thread comes first, and other tests' threads have none.
+    let _another = tracing::Dispatch::new(Spans::default());
     let spans = Spans::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     tracing::subscriber::with_default(spans.clone(), || {

@@ -1,7 +1,7 @@
 //! A gate in a world of memory, and an index that misbehaves on request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use eb_contract::stores::{
@@ -16,7 +16,7 @@ use eb_memory::{Fate, MemoryAdmissionIndex, MemoryBus, MemoryConfig};
 use ig_gate::policy::{PolicyFile, PolicyFiles};
 use ig_gate::{Decision, Gate, GateConfig, GateError, GateParts, LogQuarantine, Policy, Receipt};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub(crate) const TRAFFIC: &str = "fp.bus.traffic.v1";
 pub(crate) const CONTROL: &str = "fp.bus.control.v1";
@@ -213,7 +213,11 @@ pub(crate) struct Index {
     pub(crate) inner: MemoryAdmissionIndex,
     pub(crate) refuse_confirm: AtomicBool,
     pub(crate) refuse_checkpoint: AtomicBool,
+    /// How often a checkpoint was to be committed.
+    pub(crate) checkpoints: AtomicUsize,
+    held_checkpoint: Mutex<Option<oneshot::Receiver<()>>>,
     slow: watch::Sender<bool>,
+    slow_confirm: watch::Sender<bool>,
     pub(crate) shared: AtomicBool,
     pub(crate) reservations: Mutex<Reservations>,
 }
@@ -232,7 +236,10 @@ impl Index {
             inner,
             refuse_confirm: AtomicBool::new(false),
             refuse_checkpoint: AtomicBool::new(false),
+            checkpoints: AtomicUsize::new(0),
+            held_checkpoint: Mutex::default(),
             slow: watch::Sender::new(false),
+            slow_confirm: watch::Sender::new(false),
             shared: AtomicBool::new(false),
             reservations: Mutex::default(),
         })
@@ -241,6 +248,23 @@ impl Index {
     /// From now on look-ups wait, or no longer.
     pub(crate) fn slow(&self, slow: bool) {
         self.slow.send_replace(slow);
+    }
+
+    /// From now on entries are taken late, or no longer.
+    pub(crate) fn slow_confirm(&self, slow: bool) {
+        self.slow_confirm.send_replace(slow);
+    }
+
+    /// How many entries are on their way.
+    pub(crate) fn confirming(&self) -> usize {
+        self.slow_confirm.receiver_count()
+    }
+
+    /// The next checkpoint is stored only once this is told so.
+    pub(crate) fn hold_next_checkpoint(&self) -> oneshot::Sender<()> {
+        let (let_go, held) = oneshot::channel();
+        *self.held_checkpoint.lock() = Some(held);
+        let_go
     }
 
     fn refused(op: &'static str) -> BoxFuture<'static, Result<()>> {
@@ -285,7 +309,11 @@ impl AdmissionIndex for Index {
         if self.refuse_confirm.load(Ordering::SeqCst) {
             return Self::refused("confirm");
         }
-        self.inner.confirm(confirmed)
+        let mut slow = self.slow_confirm.subscribe();
+        Box::pin(async move {
+            let _ = slow.wait_for(|slow| !slow).await;
+            self.inner.confirm(confirmed).await
+        })
     }
 
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
@@ -302,8 +330,15 @@ impl AdmissionIndex for Index {
     }
 
     fn commit_checkpoint(&self, checkpoint: IndexCheckpoint) -> BoxFuture<'_, Result<()>> {
+        self.checkpoints.fetch_add(1, Ordering::SeqCst);
         if self.refuse_checkpoint.load(Ordering::SeqCst) {
             return Self::refused("commit_checkpoint");
+        }
+        if let Some(held) = self.held_checkpoint.lock().take() {
+            return Box::pin(async move {
+                let _ = held.await;
+                self.inner.commit_checkpoint(checkpoint).await
+            });
         }
         self.inner.commit_checkpoint(checkpoint)
     }

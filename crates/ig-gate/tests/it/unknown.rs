@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use eb_contract::stores::AdmissionIndex as _;
-use eb_contract::{Error, ErrorKind};
+use eb_contract::{Cut, Effect, Error, ErrorKind, Retry};
+use eb_memory::Fate;
 use ig_gate::{Decision, GateErrorCode, HealthStatus, ReasonCode};
 
-use crate::support::{TRAFFIC, World, decision, event, until};
+use crate::support::{TRAFFIC, World, decision, event, is_pending, until};
 
 #[tokio::test]
 async fn an_unknown_outcome_that_is_in_the_log_ends_as_admitted() {
@@ -122,4 +123,53 @@ async fn a_checkpoint_never_passes_an_unknown_outcome() {
     assert_eq!(world.index.approximate_len(), 2, "the checkpoint came only with both entries");
     let gate = world.open().await;
     assert_eq!(decision(gate.admit(event("e-1")).await), Decision::Duplicate);
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_of_a_poisoned_partition_says_that_the_bus_must_be_opened_anew() {
+    let world = World::new().await;
+    let gate = world.open().await;
+    let poisoned = Error::new(ErrorKind::Poisoned, "publish", "a sync failed").with_effect(Effect::Unknown);
+    world.bus.faults().next_records([Fate::Fail(poisoned)]);
+    let error = gate.admit(event("e-1")).await.unwrap_err();
+    assert_eq!((error.code(), error.retry()), (GateErrorCode::PublishOutcomeUnknown, Retry::AfterReopen));
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_that_was_found_counts_towards_the_checkpoint() {
+    let world = World::new().await;
+    let gate = world.open().await;
+    world.unknown(true);
+    gate.admit(event("e-1")).await.unwrap_err();
+    gate.close().await.unwrap();
+    let stored = world.index.inner.reopen_after_crash();
+    assert_eq!(stored.approximate_len(), 1, "closing commits what was found in the log");
+    let checkpoint = stored.checkpoint().await.unwrap().unwrap();
+    let log = world.log(TRAFFIC).await;
+    let cut = checkpoint.cuts.iter().find(|c| c.topic == log[0].eb_ref.topic).unwrap();
+    assert_eq!(cut.cut, Cut::past(log[0].eb_ref.offset));
+}
+
+#[tokio::test]
+async fn closing_and_the_background_do_not_settle_one_key_twice() {
+    let world = World::new().await;
+    let gate = world.open().await;
+    world.unknown(true);
+    world.index.slow_confirm(true);
+    gate.admit(event("e-1")).await.unwrap_err();
+    until(|| world.index.confirming() == 1).await;
+    let mut closing = Box::pin(gate.close());
+    for _ in 0..100 {
+        is_pending(&mut closing).await;
+        tokio::task::yield_now().await;
+    }
+    world.index.slow_confirm(false);
+    // The background is done first.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    closing.await.unwrap();
+    let health = gate.health().await;
+    let blocked = health.checks.into_iter().find(|c| c.name == "blocked keys").unwrap();
+    assert_eq!(blocked.status, HealthStatus::Ready, "{blocked:?}");
 }
