@@ -18,7 +18,7 @@ use eb_system_tests::{block_on, topic};
 use eb_testkit::Rng;
 use eb_testkit::fault_disk::{FaultDisk, Plan, Survival};
 
-use super::session::{Account, PARTITIONS, ROOT, Session};
+use super::session::{Account, Manner, PARTITIONS, ROOT, Session};
 use super::workload::Step;
 
 /// How a case ends before it is looked into.
@@ -65,13 +65,14 @@ fn revive(disk: FaultDisk, rng: &mut Rng) -> FaultDisk {
 /// Recovers with `second` striking, then without, and asks the questions.
 pub(super) fn examine(
     mut disk: FaultDisk,
+    manner: Manner,
     account: &mut Account,
     second: Option<Plan>,
     rng: &mut Rng,
 ) -> Result<(), String> {
     if let Some(plan) = second {
         disk.plan(plan);
-        let mut session = Session::new(disk.clone());
+        let mut session = Session::new(disk.clone(), manner);
         if rng.chance(50) {
             session.step(&Step::ReadOutside, account)?;
         }
@@ -89,12 +90,12 @@ pub(super) fn examine(
     }
 
     // Whoever reads first after the crash must not be shown what recovery then takes away.
-    let mut session = Session::new(disk.clone());
+    let mut session = Session::new(disk.clone(), manner);
     if rng.chance(50) {
         session.step(&Step::ReadOutside, account)?;
         if rng.chance(50) {
             disk = disk.power_on(Survival::draw(rng));
-            session = Session::new(disk.clone());
+            session = Session::new(disk.clone(), manner);
         }
     }
     let before = logs(&disk);
@@ -108,7 +109,7 @@ pub(super) fn examine(
 
     // Recovering again changes nothing; neither does a power cut, for what was recovered counts as read.
     let disk = end(session, *rng.pick(&[End::Kill, End::KillAndEvict, End::PowerCut]), rng)?;
-    let mut session = Session::new(disk.clone());
+    let mut session = Session::new(disk.clone(), manner);
     let reports = recover(&mut session)?;
     if let Some(torn) = reports.iter().find_map(|report| report.torn.as_ref()) {
         return Err(format!("the second recovery set aside {torn:?}"));
@@ -131,7 +132,7 @@ pub(super) fn examine(
     }
     check(&disk, account).or_else(|_| {
         // Torn bytes of unsynced groups are recovery's to remove first.
-        recover(&mut Session::new(disk.clone()))?;
+        recover(&mut Session::new(disk.clone(), manner))?;
         check(&disk, account)
     })
 }

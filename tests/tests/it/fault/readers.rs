@@ -11,7 +11,7 @@ use eb_testkit::{Budget, Rng};
 use parking_lot::Mutex;
 
 use super::aftermath::{End, end, examine};
-use super::session::{Account, Session};
+use super::session::{Account, Manner, Session};
 use super::workload::{Step, steps};
 
 /// Who reads.
@@ -25,7 +25,8 @@ fn run_case(steps: &[Step], kind: OpKind, nth: u64, who: Reader, seed: u64) -> R
     let mut rng = Rng::new(seed);
     let disk = FaultDisk::new(rng.next_u64());
     let mut account = Account::default();
-    let mut session = Session::new(disk.clone());
+    let manner = Manner::draw(&mut rng);
+    let mut session = Session::new(disk.clone(), manner);
     let bus = session.bus().map_err(|e| e.to_string())?;
     let before = disk.operations(Some(kind));
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -34,12 +35,14 @@ fn run_case(steps: &[Step], kind: OpKind, nth: u64, who: Reader, seed: u64) -> R
         Reader::Inside => bus,
         Reader::Outside => {
             let outside = Arc::new(disk.new_process());
-            FileBus::open_on(Session::config(), outside).map_err(|e| e.to_string())?
+            FileBus::open_on(Session::config(manner), outside).map_err(|e| e.to_string())?
         }
     };
     disk.meanwhile(kind, nth, move || {
+        // On a thread of its own: this one may be polling the publish that is being committed.
+        let read = std::thread::spawn(move || block_on(read_all(&from.reader(), &topic())));
         // A refused read is no sight; damage and missing facts are told apart by the other suites.
-        if let Ok(all) = block_on(read_all(&from.reader(), &topic())) {
+        if let Ok(Ok(all)) = read.join() {
             sees.lock().extend(all.into_iter().flat_map(|(_, records)| records));
         }
     });
@@ -59,7 +62,8 @@ fn run_case(steps: &[Step], kind: OpKind, nth: u64, who: Reader, seed: u64) -> R
     for found in seen {
         account.ledger.see(found.at, found.said);
     }
-    examine(next, &mut account, None, &mut rng).map_err(|e| format!("{e}\nbefore the crash:\n{trace}"))?;
+    examine(next, manner, &mut account, None, &mut rng)
+        .map_err(|e| format!("{e}\nbefore the crash:\n{trace}"))?;
     Ok((sights, operations))
 }
 

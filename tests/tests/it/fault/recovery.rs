@@ -8,7 +8,7 @@ use eb_system_tests::{block_on, topic};
 use eb_testkit::fault_disk::{Fault, FaultDisk, Plan, Survival};
 use eb_testkit::{Rng, is_long, seed};
 
-use super::session::{Account, ROOT, Session};
+use super::session::{Account, Manner, ROOT, Session};
 use super::workload::Step;
 
 /// A machine that lost power while it published, and what a recovery makes of it.
@@ -27,7 +27,7 @@ fn logs(disk: &FaultDisk) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn recover(disk: &FaultDisk) -> eb_contract::Result<Vec<RecoveryReport>> {
-    let mut session = Session::new(disk.clone());
+    let mut session = Session::new(disk.clone(), Manner::default());
     let reports = session.publisher().and_then(|publisher| block_on(publisher.recover(&topic())));
     // Without it the sidecar would be closed in order, later and unobserved.
     disk.kill();
@@ -39,7 +39,7 @@ impl Wreck {
     fn new(rng: &mut Rng) -> Self {
         let disk = FaultDisk::new(rng.next_u64());
         let mut account = Account::default();
-        let mut session = Session::new(disk.clone());
+        let mut session = Session::new(disk.clone(), Manner::draw(rng));
         // Two records that are synced, then groups of which the power cut takes parts.
         let quiet = [Step::Publish(0, 50), Step::Publish(1, 900)];
         for step in &quiet {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use eb_contract::{
     EbRef, Effect, ErrorKind, EventBusPublisher, EventBusReader, PublishRecord, Result, Retry,
 };
-use eb_file::{FileBus, FileBusConfig, FilePublisher};
+use eb_file::{FileBus, FileBusConfig, FilePublisher, InlineCommit};
 use eb_system_tests::facts::{At, Said};
 use eb_system_tests::ledger::Ledger;
 use eb_system_tests::{block_on, read_all, record, topic};
+use eb_testkit::Rng;
 use eb_testkit::fault_disk::FaultDisk;
 
 use super::workload::Step;
@@ -19,8 +20,24 @@ pub(super) const PARTITIONS: u32 = 2;
 /// How often a living process asks again after an error before the test calls it one that does not pass.
 const PATIENCE: usize = 6;
 
+/// How the bus is configured.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Manner {
+    /// Bytes of blank lines ahead of the records.
+    pub(super) preallocate: u64,
+    /// Publishers may commit on their own threads.
+    pub(super) inline: bool,
+}
+
+impl Manner {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        Self { preallocate: *rng.pick(&[0, 0, 700, 20_000]), inline: rng.chance(30) }
+    }
+}
+
 pub(super) struct Session {
     pub(super) disk: FaultDisk,
+    manner: Manner,
     bus: Option<FileBus>,
     publisher: Option<FilePublisher>,
 }
@@ -74,13 +91,17 @@ pub(super) fn suspicious(error: &eb_contract::Error) -> std::result::Result<(), 
 }
 
 impl Session {
-    pub(super) fn new(disk: FaultDisk) -> Self {
-        Self { disk, bus: None, publisher: None }
+    pub(super) fn new(disk: FaultDisk, manner: Manner) -> Self {
+        Self { disk, manner, bus: None, publisher: None }
     }
 
-    pub(super) fn config() -> FileBusConfig {
+    pub(super) fn config(manner: Manner) -> FileBusConfig {
         let mut config = FileBusConfig::new(ROOT);
         config.group_wait = std::time::Duration::ZERO;
+        config.preallocate_bytes = manner.preallocate;
+        if manner.inline {
+            config.inline_commit = Some(InlineCommit::new(|work| work()));
+        }
         config
     }
 
@@ -90,7 +111,7 @@ impl Session {
         if let Some(bus) = &self.bus {
             return Ok(bus.clone());
         }
-        let bus = FileBus::open_on(Self::config(), Arc::new(self.disk.clone()))?;
+        let bus = FileBus::open_on(Self::config(self.manner), Arc::new(self.disk.clone()))?;
         match block_on(bus.reader().partitions(&topic())) {
             Err(e) if *e.kind() == ErrorKind::NotFound => bus.create_topic(&topic(), PARTITIONS)?,
             known => drop(known?),
@@ -149,8 +170,8 @@ impl Session {
                 self.read(&bus, account)
             }
             Step::ReadOutside => {
-                let outside = Self::new(self.disk.new_process());
-                let mut config = Self::config();
+                let outside = Self::new(self.disk.new_process(), self.manner);
+                let mut config = Self::config(self.manner);
                 config.create = false;
                 match FileBus::open_on(config, Arc::new(outside.disk.clone())) {
                     Ok(bus) => outside.read(&bus, account),

@@ -7,7 +7,7 @@ use eb_testkit::fault_disk::{Fault, FaultDisk, OpKind, Plan};
 use eb_testkit::{Budget, Rng};
 
 use super::aftermath::{End, end, examine};
-use super::session::{Account, Session};
+use super::session::{Account, Manner, Session};
 use super::workload::{Step, steps};
 
 /// One case, as it is printed when it fails.
@@ -15,6 +15,7 @@ use super::workload::{Step, steps};
 struct Case {
     seed: u64,
     steps: Vec<Step>,
+    manner: Manner,
     first: Option<Plan>,
     second: Option<Plan>,
     end: End,
@@ -31,7 +32,7 @@ fn run_case(case: &Case) -> Result<Outcome, String> {
     let mut rng = Rng::new(case.seed);
     let disk = FaultDisk::new(rng.next_u64());
     let mut account = Account::default();
-    let mut session = Session::new(disk.clone());
+    let mut session = Session::new(disk.clone(), case.manner);
     if let Some(plan) = case.first {
         disk.plan(plan);
     }
@@ -62,7 +63,7 @@ fn run_case(case: &Case) -> Result<Outcome, String> {
     let acks = account.ledger.acks();
     let next = end(session, how, &mut rng)?;
     let last = next.clone();
-    examine(next, &mut account, case.second, &mut rng)
+    examine(next, case.manner, &mut account, case.second, &mut rng)
         .map_err(|e| format!("{e}\nbefore the crash:\n{trace}\nafter it:\n{}", last.trace()))?;
     Ok(Outcome { counts: counts.into(), struck, acks })
 }
@@ -92,8 +93,9 @@ fn whatever_operation_fails_however_no_promise_is_broken() {
     let mut struck: BTreeMap<(OpKind, Fault), u32> = BTreeMap::new();
     let (mut cases, mut acks) = (0, 0);
     while budget.again() {
-        let steps = steps(&mut rng);
+        let (steps, manner) = (steps(&mut rng), Manner::draw(&mut rng));
         let calm = Case {
+            manner,
             seed: rng.next_u64(),
             steps: steps.clone(),
             first: None,
@@ -108,6 +110,7 @@ fn whatever_operation_fails_however_no_promise_is_broken() {
                     let case = Case {
                         seed: rng.next_u64(),
                         steps: steps.clone(),
+                        manner,
                         first: Some(Plan::of(kind, nth, fault)),
                         second: any_second(&mut rng),
                         end: *rng.pick(&ENDS),
@@ -134,6 +137,7 @@ fn power_cuts_at_random_moments_break_no_promise() {
         let case = Case {
             seed: rng.next_u64(),
             steps: [steps(&mut rng), steps(&mut rng)].concat(),
+            manner: Manner::draw(&mut rng),
             first: Some(Plan::any(rng.range(0..300), *rng.pick(&[Fault::PowerCut, Fault::Kill, Fault::Eio]))),
             second: Some(Plan::any(rng.range(0..60), *rng.pick(&[Fault::PowerCut, Fault::Kill, Fault::Eio]))),
             end: *rng.pick(&ENDS),
