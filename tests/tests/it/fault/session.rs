@@ -47,7 +47,7 @@ pub(super) struct Session {
 pub(super) struct Account {
     pub(super) ledger: Ledger,
     calls: u64,
-    pub(super) unknown: u32,
+    pub(super) refused: u32,
 }
 
 impl Account {
@@ -67,8 +67,11 @@ impl Account {
             Ok(eb_ref) => self.ledger.ack(At::of(eb_ref), said),
             // A dead process tells nobody that its call had no effect.
             Err(_) if !alive => {}
-            Err(e) if e.effect() == Effect::None => self.ledger.leave_out(&said.envelope),
-            Err(_) => self.unknown += 1,
+            Err(e) if e.effect() == Effect::None => {
+                self.refused += 1;
+                self.ledger.leave_out(&said.envelope);
+            }
+            Err(_) => {}
         }
         match answer {
             Err(e) => suspicious(e),

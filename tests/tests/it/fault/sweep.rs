@@ -88,7 +88,7 @@ const ENDS: [End; 4] = [End::PowerCut, End::Kill, End::KillAndEvict, End::CloseT
 
 #[test]
 fn whatever_operation_fails_however_no_promise_is_broken() {
-    let mut budget = Budget::new(1, Duration::from_secs(15), 60);
+    let mut budget = Budget::new(1, Duration::from_secs(15), 30);
     let mut rng = Rng::new(budget.seed);
     let mut struck: BTreeMap<(OpKind, Fault), u32> = BTreeMap::new();
     let (mut cases, mut acks) = (0, 0);
@@ -131,7 +131,7 @@ fn whatever_operation_fails_however_no_promise_is_broken() {
 
 #[test]
 fn power_cuts_at_random_moments_break_no_promise() {
-    let mut budget = Budget::new(100, Duration::from_secs(8), 20_000);
+    let mut budget = Budget::new(100, Duration::from_secs(8), 8_000);
     let mut rng = Rng::new(budget.seed);
     while budget.again() {
         let case = Case {
@@ -145,4 +145,47 @@ fn power_cuts_at_random_moments_break_no_promise() {
         run_or_tell(&case);
     }
     println!("seed {}: {} cases", budget.seed, budget.cycles());
+}
+
+/// The disk fills up while the process publishes, stays full through several calls and at times through a crash, and is freed.
+#[test]
+fn a_disk_that_is_full_for_a_while_costs_no_record_but_those_that_were_refused() {
+    let mut budget = Budget::new(60, Duration::from_secs(4), 4_000);
+    let mut rng = Rng::new(budget.seed);
+    let mut refused = 0;
+    while budget.again() {
+        let seed = rng.next_u64();
+        let mut rng = Rng::new(seed);
+        let mut case = || -> Result<u32, String> {
+            let mut disk = FaultDisk::new(rng.next_u64());
+            let manner = Manner::draw(&mut rng);
+            let mut account = Account::default();
+            let mut session = Session::new(disk.clone(), manner);
+            for step in steps(&mut rng) {
+                session.step(&step, &mut account)?;
+            }
+            disk.set_capacity(Some(disk.used() + rng.range(0..3_000)));
+            for step in steps(&mut rng) {
+                session.step(&step, &mut account)?;
+            }
+            if rng.chance(50) {
+                // Nothing can be published, and what was is still read.
+                disk = end(session, *rng.pick(&ENDS), &mut rng)?;
+                session = Session::new(disk.clone(), manner);
+                for step in [Step::ReadOutside, Step::Publish(0, 5_000), Step::Read] {
+                    session.step(&step, &mut account)?;
+                }
+            }
+            disk.set_capacity(None);
+            for step in steps(&mut rng) {
+                session.step(&step, &mut account)?;
+            }
+            let next = end(session, *rng.pick(&ENDS), &mut rng)?;
+            examine(next, manner, &mut account, None, &mut rng)?;
+            Ok(account.refused)
+        };
+        refused += case().unwrap_or_else(|broken| panic!("{broken}\nseed {seed}"));
+    }
+    println!("seed {}: {} cases, {refused} records refused", budget.seed, budget.cycles());
+    assert!(u64::from(refused) > budget.cycles());
 }
