@@ -28,7 +28,7 @@ pub(crate) fn topic() -> Result<Topic> {
 pub(crate) fn file_bus(folder: &Path, preallocate: bool) -> Result<(FileBus, Arc<CountingDisk>)> {
     let mut config = FileBusConfig::new(folder.join("bus"));
     config.inline_commit = Some(InlineCommit::new(|work| tokio::task::block_in_place(work)));
-    config.preallocate_bytes = if preallocate { 4 << 20 } else { 0 };
+    config.preallocate_bytes = if preallocate { 1 << 20 } else { 0 };
     let disk = Arc::new(CountingDisk::default());
     let bus = FileBus::open_on(config, disk.clone())?;
     bus.create_topic(&topic()?, 1)?;
@@ -36,7 +36,14 @@ pub(crate) fn file_bus(folder: &Path, preallocate: bool) -> Result<(FileBus, Arc
 }
 
 /// `publishers` tasks on a runtime with `workers` threads, each publishing one record after the other's ACK.
-fn one_by_one(folder: &Path, workers: usize, publishers: u64, records: u64, bytes: usize) -> Result<Sample> {
+fn one_by_one(
+    folder: &Path,
+    workers: usize,
+    publishers: u64,
+    records: u64,
+    bytes: usize,
+    preallocate: bool,
+) -> Result<Sample> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(async {
         let (bus, disk) = file_bus(folder, preallocate)?;
