@@ -11,11 +11,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
+use eb_contract::stores::{Checkpoint, CheckpointStore, Lease};
 use eb_contract::{
-    Cut, EnvelopeRef, EventBusPublisher, EventBusReader, Offset, OffsetKind, PartitionId, PartitionKey,
-    PublishRecord, ReadLimit, ReadState, Result, StartAt, Timestamp, Topic,
+    BusIncarnation, ConsumerName, Cut, EnvelopeRef, EventBusPublisher, EventBusReader, Offset, OffsetKind,
+    PartitionId, PartitionKey, PublishRecord, ReadLimit, ReadState, Result, StartAt, Timestamp, Topic,
 };
-use eb_file::{FileBus, FileBusConfig};
+use eb_file::{FileBus, FileBusConfig, FileCheckpointStore};
 
 const PARTITION: PartitionId = PartitionId(0);
 const LOOK_UPS: u64 = 2000;
@@ -111,7 +112,39 @@ fn main() -> Result<()> {
         runtime.block_on(publisher.close())?;
     }
     print_times("open for writing with sidecar", &mut opens);
+    for partitions in [1, 16] {
+        let commits = runtime.block_on(commit_checkpoints(dir.path(), &topic, partitions))?;
+        println!("checkpoints: {partitions} a commit: {commits:.0} commits/s");
+    }
     Ok(())
+}
+
+async fn commit_checkpoints(root: &Path, topic: &Topic, partitions: u32) -> Result<f64> {
+    let store = FileCheckpointStore::open(root);
+    let consumer = ConsumerName::new(&format!("bench-{partitions}")).expect("a valid name");
+    let lease = Lease { owner: "bench".to_owned(), epoch: 1 };
+    let start = Instant::now();
+    let mut rounds = 0;
+    while start.elapsed().as_secs_f64() < 1.0 {
+        let wanted: Vec<Checkpoint> = (0..partitions)
+            .map(|n| Checkpoint {
+                consumer: consumer.clone(),
+                topic: topic.clone(),
+                partition_id: PartitionId(n),
+                cut: next(rounds),
+                caught_up_at: None,
+                version: rounds,
+                bus_incarnation: BusIncarnation::new("bench").expect("a valid name"),
+                lease: None,
+                committed_at: None,
+            })
+            .collect();
+        for result in store.commit(&wanted, &lease).await {
+            result?;
+        }
+        rounds += 1;
+    }
+    Ok(rounds as f64 / start.elapsed().as_secs_f64())
 }
 
 async fn fill(root: &Path, topic: &Topic, records: u64, size: usize) -> Result<()> {

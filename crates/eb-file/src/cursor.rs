@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,10 @@ const OP: &str = "read";
 /// How long a follower first waits for a writer in another process, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+/// A block that is in memory and still takes an I/O thread this long to bring, when it was begun a block ago: the machine has no processor
+/// to spare, and for so many blocks the cursor reads alone.
+const LATE: Duration = Duration::from_micros(250);
+const ALONE: u32 = 64;
 /// The most records that room is made for at once; a batch may still grow beyond.
 const RESERVED: u64 = 16 * 1024;
 
@@ -44,7 +49,11 @@ pub(crate) struct FileCursor {
     byte: Option<u64>,
     /// Lines from `byte` on.
     block: Option<Block>,
+    /// Which of the block's lines is the next.
+    line: usize,
     ahead: Option<Ahead>,
+    /// For how many blocks to come there is no reading ahead.
+    alone: u32,
     /// The size of the next block.
     size: usize,
     pool: Arc<BlockPool>,
@@ -59,7 +68,22 @@ pub(crate) struct FileCursor {
 /// A block on its way from an I/O thread.
 struct Ahead {
     from: u64,
-    answer: Offload<Block>,
+    answer: Offload<Fetched>,
+    begun: Arc<AtomicBool>,
+}
+
+struct Fetched {
+    block: Block,
+    /// Nobody had to wait for the device.
+    from_memory: bool,
+}
+
+impl Ahead {
+    /// Whether no thread has begun with it; none will then. On a busy machine reading the block oneself is quicker than waiting for a
+    /// thread to get its turn.
+    fn claim(&self) -> bool {
+        !self.begun.swap(true, Ordering::Relaxed)
+    }
 }
 
 /// Why decoding stopped.
@@ -81,7 +105,9 @@ impl FileCursor {
             next,
             byte,
             block,
+            line: 0,
             ahead: None,
+            alone: 0,
             size: FIRST_BLOCK,
             pool,
             batch: Vec::new(),
@@ -187,8 +213,16 @@ impl FileCursor {
             if rest.is_empty() {
                 break Ok(Stopped::NoBlock);
             }
-            let (text, whole) = first_line(rest);
-            let line = match check_line(&mut self.decoder, text, whole, next) {
+            // The I/O thread has found this line and checked its sum, or that is done here.
+            let (text, whole, summed) = match block.checked.get(self.line) {
+                Some(end) => (&block.bytes[(byte - block.byte) as usize..*end as usize - 1], true, true),
+                None => {
+                    let (text, whole) = first_line(rest);
+                    (text, whole, false)
+                }
+            };
+            let decoded = check_line(&mut self.decoder, text, whole, summed, next);
+            let line = match decoded {
                 Ok(line) => line,
                 Err(damage) => break Err(damage),
             };
@@ -212,6 +246,7 @@ impl FileCursor {
             self.batch_bytes += line.envelope.len();
             self.line_len = text.len() + 1;
             rest = &rest[self.line_len..];
+            self.line += 1;
             byte += self.line_len as u64;
             next += 1;
         };
@@ -226,6 +261,7 @@ impl FileCursor {
     /// Brings the block that starts at the next line.
     async fn next_block(&mut self) -> Result<()> {
         self.block = None;
+        self.line = 0;
         let Some(from) = self.byte else {
             return self.locate().await;
         };
@@ -234,18 +270,26 @@ impl FileCursor {
             let at = Start { offset: self.next, byte: from };
             return Err(damage_error(OP, &self.watched.partition.files.log, at, damage));
         }
+        let ahead = self.ahead.take_if(|ahead| ahead.from != from || ahead.claim());
+        drop(ahead);
         let block = match &mut self.ahead {
-            Some(ahead) if ahead.from == from => {
-                let block = (&mut ahead.answer).await;
+            Some(ahead) => {
+                let asked = Instant::now();
+                let fetched = (&mut ahead.answer).await;
                 self.ahead = None;
-                block?
+                let Fetched { block, from_memory } = fetched?;
+                if from_memory && asked.elapsed() > LATE {
+                    self.alone = ALONE;
+                }
+                block
             }
-            _ => {
-                self.ahead = None;
+            None => {
                 let (log, pool) = (&self.handles.log, &self.pool);
                 match read_block(&**log, pool, Patience::Ready, from, self.horizon.end.bytes, self.size) {
                     Ok(block) => block,
-                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => self.fetch(from).await?,
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                        self.fetch(from).answer.await?.block
+                    }
                     Err(e) => return Err(read_error(OP, &self.watched.partition.files.log, e)),
                 }
             }
@@ -253,19 +297,33 @@ impl FileCursor {
         self.size = (self.size * 4).min(LARGEST_BLOCK);
         let end = block.end();
         self.block = Some(block);
-        if self.horizon.end.bytes - end >= FIRST_BLOCK as u64 {
-            self.ahead = Some(Ahead { from: end, answer: self.fetch(end) });
+        if self.alone > 0 {
+            self.alone -= 1;
+        } else if self.horizon.end.bytes - end >= FIRST_BLOCK as u64 {
+            self.ahead = Some(self.fetch(end));
         }
         Ok(())
     }
 
     /// Reads a block on an I/O thread.
-    fn fetch(&self, from: u64) -> Offload<Block> {
+    fn fetch(&self, from: u64) -> Ahead {
         let (log, pool, size) = (self.handles.log.clone(), self.pool.clone(), self.size);
         let (to, path) = (self.horizon.end.bytes, self.watched.partition.files.log.clone());
-        offload(OP, move || {
-            read_block(&*log, &pool, Patience::Blocking, from, to, size).map_err(|e| read_error(OP, &path, e))
-        })
+        let begun = Arc::new(AtomicBool::new(false));
+        let claimed = begun.clone();
+        let answer = offload(OP, move || {
+            if claimed.swap(true, Ordering::Relaxed) {
+                return Err(Error::new(ErrorKind::NotAttempted, OP, "the cursor has read the block itself"));
+            }
+            let read = |patience| read_block(&*log, &pool, patience, from, to, size);
+            let ready = read(Patience::Ready);
+            let from_memory = ready.is_ok();
+            let mut block =
+                ready.or_else(|_| read(Patience::Blocking)).map_err(|e| read_error(OP, &path, e))?;
+            block.check();
+            Ok(Fetched { block, from_memory })
+        });
+        Ahead { from, answer, begun }
     }
 
     /// Finds the next line where only its offset is known.

@@ -213,7 +213,7 @@ impl Seeker<'_> {
                         return Ok(Err(()));
                     }
                     let start = Start { offset: target, byte: block.byte + place as u64 };
-                    let block = Block { byte: start.byte, bytes: block.bytes.slice(place..) };
+                    let block = Block::unchecked(start.byte, block.bytes.slice(place..));
                     return Ok(Ok(FoundLine { start, block }));
                 }
                 _ => {
@@ -243,14 +243,14 @@ impl Seeker<'_> {
             let mut block = self.block(at.byte, size)?;
             while !block.bytes.is_empty() {
                 let (text, whole) = first_line(&block.bytes);
-                let line = check_line(&mut decoder, text, whole, at.offset)
+                let line = check_line(&mut decoder, text, whole, false, at.offset)
                     .map_err(|damage| self.damaged(at, damage))?;
                 if !each(at, &line, &block) {
                     return Ok(());
                 }
                 let next = text.len() + 1;
                 at = Start { offset: at.offset + 1, byte: block.byte + next as u64 };
-                block = Block { byte: at.byte, bytes: block.bytes.slice(next..) };
+                block = Block::unchecked(at.byte, block.bytes.slice(next..));
             }
             size = (size * 4).min(LARGEST_BLOCK);
         }
@@ -300,18 +300,19 @@ pub(crate) fn first_line(bytes: &[u8]) -> (&[u8], bool) {
     }
 }
 
-/// Decodes a line that should be the record `offset`.
+/// Decodes a line that should be the record `offset`; `summed` says that its checksum was found to hold.
 #[inline]
 pub(crate) fn check_line<'a>(
     decoder: &mut LineDecoder,
     text: &'a [u8],
     whole: bool,
+    summed: bool,
     offset: u64,
 ) -> Result<Line<'a>, LineDamage> {
     if !whole {
         return Err(if text.len() > MAX_LINE_BYTES { LineDamage::TooLong } else { LineDamage::Unterminated });
     }
-    let line = decoder.decode(text)?;
+    let line = decoder.decode_summed(text, summed)?;
     if line.offset == offset {
         Ok(line)
     } else {
@@ -321,7 +322,7 @@ pub(crate) fn check_line<'a>(
 
 fn is_record(bytes: &[u8], offset: u64) -> bool {
     let (text, whole) = first_line(bytes);
-    check_line(&mut LineDecoder::default(), text, whole, offset).is_ok()
+    check_line(&mut LineDecoder::default(), text, whole, false, offset).is_ok()
 }
 
 /// A damaged line in a reader's way.

@@ -44,23 +44,50 @@ pub struct LineParts<'a> {
 
 /// Appends a whole line, with its newline, to `out`.
 pub fn encode_line(out: &mut Vec<u8>, parts: &LineParts<'_>) {
-    let start = out.len();
-    // A key that needs escaping may still make it grow.
-    out.reserve(FIXED_BOUND + parts.key.len() + parts.envelope.len());
-    out.extend_from_slice(b"{\"crc32c\":\"00000000\",\"offset\":");
-    push_number(out, parts.offset);
-    out.extend_from_slice(DURABLE);
-    push_number(out, parts.durable);
-    out.extend_from_slice(TIME);
-    out.extend_from_slice(parts.published_at);
-    out.extend_from_slice(KEY);
-    push_escaped(out, parts.key);
-    out.extend_from_slice(ENVELOPE);
-    out.extend_from_slice(parts.envelope);
-    out.push(b'}');
-    let crc = crc_fast::crc32_iscsi(&out[start + COVERED..]);
-    out[start + PREFIX.len()..start + COVERED].copy_from_slice(&hex(crc));
-    out.push(b'\n');
+    LineEncoder::default().encode(out, parts);
+}
+
+/// Encodes lines in a row, gaining from what neighbours have in common: those of a group have one `durable`, those of a call one
+/// time.
+#[derive(Debug, Clone, Default)]
+pub struct LineEncoder {
+    /// From `,"durable":` to the quote before the key, for the last line; empty before the first.
+    middle: Vec<u8>,
+    durable: u64,
+    published_at: [u8; Timestamp::TEXT_LEN],
+}
+
+impl LineEncoder {
+    /// Appends a whole line, with its newline, to `out`. What came before never changes what comes out.
+    pub fn encode(&mut self, out: &mut Vec<u8>, parts: &LineParts<'_>) {
+        if self.published_at != *parts.published_at || self.durable != parts.durable {
+            self.set_middle(parts.durable, parts.published_at);
+        }
+        let start = out.len();
+        // A key that needs escaping may still make it grow.
+        out.reserve(FIXED_BOUND + parts.key.len() + parts.envelope.len());
+        out.extend_from_slice(b"{\"crc32c\":\"00000000\",\"offset\":");
+        push_number(out, parts.offset);
+        out.extend_from_slice(&self.middle);
+        push_escaped(out, parts.key);
+        out.extend_from_slice(ENVELOPE);
+        out.extend_from_slice(parts.envelope);
+        out.push(b'}');
+        let crc = crc_fast::crc32_iscsi(&out[start + COVERED..]);
+        out[start + PREFIX.len()..start + COVERED].copy_from_slice(&hex(crc));
+        out.push(b'\n');
+    }
+
+    fn set_middle(&mut self, durable: u64, published_at: &[u8; Timestamp::TEXT_LEN]) {
+        self.middle.clear();
+        self.middle.extend_from_slice(DURABLE);
+        push_number(&mut self.middle, durable);
+        self.middle.extend_from_slice(TIME);
+        self.middle.extend_from_slice(published_at);
+        self.middle.extend_from_slice(KEY);
+        self.durable = durable;
+        self.published_at = *published_at;
+    }
 }
 
 /// Upper bound of a line's bytes, newline included, for reserving room.
@@ -188,6 +215,33 @@ pub fn decode_line(line: &[u8]) -> Result<Line<'_>, LineDamage> {
     LineDecoder::default().decode(line)
 }
 
+/// Whether a line, given without its newline, has the checksum that it says.
+#[must_use]
+pub fn checksum_holds(line: &[u8]) -> bool {
+    covered_by_sum(line).is_ok()
+}
+
+/// The bytes that a line's checksum covers, if it holds.
+#[inline]
+fn covered_by_sum(line: &[u8]) -> Result<&[u8], LineDamage> {
+    if line.is_empty() {
+        return Err(LineDamage::Blank);
+    }
+    if line.len() > MAX_LINE_BYTES {
+        return Err(LineDamage::TooLong);
+    }
+    let (stored, covered) = line
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.split_first_chunk::<CRC_DIGITS>())
+        .ok_or(LineDamage::NotALine)?;
+    let computed = crc_fast::crc32_iscsi(covered);
+    if *stored == hex(computed) {
+        return Ok(covered);
+    }
+    let stored = unhex(stored).ok_or(LineDamage::NotALine)?;
+    Err(LineDamage::Checksum { stored, computed })
+}
+
 /// Decodes lines in a row, gaining from what neighbours have in common: most were published in the same second.
 #[derive(Debug, Clone, Default)]
 pub struct LineDecoder {
@@ -206,22 +260,18 @@ impl LineDecoder {
     /// The damage, when any byte is not as the format says.
     #[inline]
     pub fn decode<'a>(&mut self, line: &'a [u8]) -> Result<Line<'a>, LineDamage> {
-        if line.is_empty() {
-            return Err(LineDamage::Blank);
-        }
-        if line.len() > MAX_LINE_BYTES {
-            return Err(LineDamage::TooLong);
-        }
-        let (stored, covered) = line
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split_first_chunk::<CRC_DIGITS>())
-            .ok_or(LineDamage::NotALine)?;
-        let computed = crc_fast::crc32_iscsi(covered);
-        if *stored != hex(computed) {
-            let stored = unhex(stored).ok_or(LineDamage::NotALine)?;
-            return Err(LineDamage::Checksum { stored, computed });
-        }
+        self.decode_summed(line, false)
+    }
 
+    /// As [`LineDecoder::decode`]; with `summed`, for a line that [`checksum_holds`] has found good: it is not summed up again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`LineDecoder::decode`].
+    #[inline]
+    pub fn decode_summed<'a>(&mut self, line: &'a [u8], summed: bool) -> Result<Line<'a>, LineDamage> {
+        let covered =
+            if summed { line.get(COVERED..).ok_or(LineDamage::NotALine)? } else { covered_by_sum(line)? };
         let rest = covered.strip_prefix(OFFSET).ok_or(LineDamage::Field("offset"))?;
         let (offset, rest) = take_number(rest).ok_or(LineDamage::Field("offset"))?;
         let rest = rest.strip_prefix(DURABLE).ok_or(LineDamage::Field("durable"))?;
@@ -542,6 +592,20 @@ mod tests {
             prop_assert_eq!(decoded.published_at.as_micros(), micros);
             prop_assert_eq!(decoded.key.unescape(), key.as_str());
             prop_assert_eq!(decoded.envelope, envelope.as_bytes());
+        }
+
+        #[test]
+        fn what_an_encoder_wrote_before_changes_nothing(
+            lines in proptest::collection::vec((0..1000u64, 0..3_000_000i64, "[a-c]{1,3}"), 1..20),
+        ) {
+            let (mut encoder, mut together, mut alone) = (LineEncoder::default(), Vec::new(), Vec::new());
+            for (offset, micros, key) in &lines {
+                let published_at = &Timestamp::from_micros(*micros).unwrap().to_text();
+                let parts = LineParts { offset: *offset, durable: offset / 7, published_at, key, envelope: b"{}" };
+                encoder.encode(&mut together, &parts);
+                encode_line(&mut alone, &parts);
+            }
+            prop_assert_eq!(together, alone);
         }
 
         #[test]
