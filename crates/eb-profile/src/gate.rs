@@ -67,7 +67,7 @@ impl OpenGate {
             evidence.publisher.clone(),
             evidence.reader.clone(),
             topic,
-            config.evidence_prefix_bytes,
+            LogQuarantine::DEFAULT_PREFIX_BYTES,
         );
         let index = backend::open_index(profile).await?;
         let parts = GateParts {

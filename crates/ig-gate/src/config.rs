@@ -20,6 +20,9 @@ pub struct GateConfig {
     /// answers `EB_THROTTLED` at once. So many keys may also be blocked by unknown outcomes; past that it answers
     /// `GATE_UNHEALTHY`.
     pub max_waiting: usize,
+    /// How many bytes of inputs may wait for their turn, and apart from them how many for their evidence; past that
+    /// `admit` answers `EB_THROTTLED` at once. An input larger than this may wait when no other does.
+    pub max_waiting_bytes: usize,
     /// After how many admissions the index's checkpoint is committed; at most a quarter of the index's `max_lag`.
     pub checkpoint_every: u64,
     /// After what time it is committed, if anything was admitted.
@@ -28,25 +31,23 @@ pub struct GateConfig {
     /// the record. Once this has passed and the log does not hold it, the event counts as not published. It must
     /// exceed the longest time that the backend may hold a request; a record that comes later still is a copy.
     pub unknown_deadline: Duration,
-    /// How much of an input is kept as evidence when it cannot be kept whole.
-    pub evidence_prefix_bytes: usize,
     /// How many events [`Gate::admit_batch`](crate::Gate::admit_batch) keeps in flight.
     pub batch_concurrency: usize,
 }
 
 impl Default for GateConfig {
-    /// 1 MiB inputs, 8,192 admissions or 256 MiB in flight, 32,768 waiting, a checkpoint every 10,000 admissions or
-    /// 5 s, 60 s for unknown outcomes, 64 KiB of evidence at least, batches of 512 in flight.
+    /// 1 MiB inputs, 8,192 admissions or 256 MiB in flight, 32,768 or 256 MiB waiting, a checkpoint every 10,000
+    /// admissions or 5 s, 60 s for unknown outcomes, batches of 512 in flight.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             max_in_flight: 8_192,
             max_in_flight_bytes: 256 << 20,
             max_waiting: 32_768,
+            max_waiting_bytes: 256 << 20,
             checkpoint_every: 10_000,
             checkpoint_interval: Duration::from_secs(5),
             unknown_deadline: Duration::from_secs(60),
-            evidence_prefix_bytes: 64 << 10,
             batch_concurrency: 512,
         }
     }

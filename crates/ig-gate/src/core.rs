@@ -21,6 +21,7 @@ use crate::metrics::GateMetrics;
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::quarantine::QuarantineStore;
+use crate::room::Room;
 use crate::sequencer::Turn;
 
 /// How long a caller waits before it comes back to a gate that was too busy.
@@ -39,6 +40,10 @@ pub(crate) struct Core {
     pub(crate) lanes: Lanes,
     pub(crate) turns: mpsc::Sender<Turn>,
     pub(crate) permits: Semaphore,
+    /// For events that wait for their turn.
+    pub(crate) waiting_room: Room,
+    /// For inputs that wait for their evidence.
+    pub(crate) evidence_room: Room,
     pub(crate) progress: Progress,
     pub(crate) blocked: Mutex<BlockedKeys>,
     pub(crate) blocked_count: AtomicUsize,
@@ -105,7 +110,6 @@ impl Core {
             unit_bytes: (config.max_in_flight_bytes / max_in_flight).max(1),
             max_units,
             rev: Arc::new(policy.rev().clone()),
-            config,
             policy,
             bounds,
             publisher,
@@ -116,6 +120,8 @@ impl Core {
             lanes: Lanes::default(),
             turns,
             permits: Semaphore::new(max_in_flight),
+            waiting_room: Room::new(config.max_waiting_bytes),
+            evidence_room: Room::new(config.max_waiting_bytes),
             progress,
             blocked: Mutex::default(),
             blocked_count: AtomicUsize::new(0),
@@ -129,6 +135,7 @@ impl Core {
             metrics: GateMetrics::new(),
             runtime,
             last_error: Mutex::new(None),
+            config,
         }
     }
 
@@ -259,9 +266,14 @@ impl Lanes {
         self.waiting.load(Ordering::SeqCst) > 0 && self.counts.lock().contains_key(&Lane::of(topic, key).0)
     }
 
-    pub(crate) fn enter(&self, lane: Lane) {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
+    /// Takes a place for an event of the lane. `false` when `max` are waiting already.
+    pub(crate) fn enter(&self, lane: Lane, max: usize) -> bool {
+        let one_more = |waiting| (waiting < max).then_some(waiting + 1);
+        if self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_err() {
+            return false;
+        }
         *self.counts.lock().entry(lane.0).or_insert(0) += 1;
+        true
     }
 
     /// Its publish was called, or it will not be.

@@ -69,7 +69,31 @@ struct State {
     /// Where a recovering gate starts to read; for shared indexes.
     start: Vec<(PartitionId, Cut)>,
     leader: Option<Waker>,
-    waiting: Vec<Waker>,
+    /// Those who wait for an answer.
+    for_done: Waiting,
+    /// Those who wait for the key.
+    for_settled: Waiting,
+}
+
+/// Wakers of those who wait for one thing. They are woken once, when it has come: nobody waits for it after that.
+#[derive(Default)]
+struct Waiting(Vec<Waker>);
+
+impl Waiting {
+    /// `slot` is the caller's own place, kept from one poll to the next.
+    fn wait(&mut self, slot: &mut Option<usize>, waker: &Waker) {
+        match slot.and_then(|own| self.0.get_mut(own)) {
+            Some(own) => own.clone_from(waker),
+            None => {
+                *slot = Some(self.0.len());
+                self.0.push(waker.clone());
+            }
+        }
+    }
+
+    fn take(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.0)
+    }
 }
 
 enum Phase {
@@ -100,13 +124,19 @@ impl Flight {
             reservation: None,
             start: Vec::new(),
             leader: None,
-            waiting: Vec::new(),
+            for_done: Waiting::default(),
+            for_settled: Waiting::default(),
         };
         Self { key, payload_hash, topic, units, state: Mutex::new(state) }
     }
 
     pub(crate) fn hold_units(&self) {
         self.state.lock().holds_units = true;
+    }
+
+    /// Whether it held room, which is now the caller's to give back.
+    pub(crate) fn take_units(&self) -> bool {
+        std::mem::take(&mut self.state.lock().holds_units)
     }
 
     pub(crate) fn reserved(&self, reservation: ReservationId, start: Vec<(PartitionId, Cut)>) {
@@ -169,29 +199,31 @@ impl Flight {
         Poll::Ready(self.finish(ground, driven))
     }
 
-    /// Polls as one who waits for another's flight.
-    pub(crate) fn poll_follow(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+    /// Polls as one who waits for another's flight; `slot` is empty at first.
+    pub(crate) fn poll_follow(&self, slot: &mut Option<usize>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let mut state = self.state.lock();
         if let Phase::Done(outcome) = &state.phase {
             return Poll::Ready(outcome.clone());
         }
-        state.wait(cx.waker());
+        state.for_done.wait(slot, cx.waker());
         Poll::Pending
     }
 
     /// Until there is an answer for the callers.
     pub(crate) async fn done(&self) {
-        std::future::poll_fn(|cx| self.poll_follow(cx).map(drop)).await;
+        let mut slot = None;
+        std::future::poll_fn(|cx| self.poll_follow(&mut slot, cx).map(drop)).await;
     }
 
     /// Until the key may be decided anew.
     pub(crate) async fn settled(&self) {
+        let mut slot = None;
         std::future::poll_fn(|cx| {
             let mut state = self.state.lock();
             if state.settled {
                 return Poll::Ready(());
             }
-            state.wait(cx.waker());
+            state.for_settled.wait(&mut slot, cx.waker());
             Poll::Pending
         })
         .await;
@@ -214,7 +246,7 @@ impl Flight {
 
     /// Ends the flight with what its work came to, tells everyone, and gives back the callers' answer.
     pub(crate) fn finish<G: Ground>(self: &Arc<Self>, ground: &Arc<G>, driven: Driven) -> Outcome {
-        let held_units = std::mem::take(&mut self.state.lock().holds_units);
+        let held_units = self.take_units();
         ground.landed(self, &driven, held_units);
         let (outcome, settled) = match driven {
             Driven::Settled(outcome) => (outcome, true),
@@ -225,9 +257,11 @@ impl Flight {
         state.phase = Phase::Done(outcome.clone());
         // The log may have told meanwhile.
         state.settled |= settled;
-        let wakers = state.wakers();
+        let leader = state.leader.take();
+        let followers = state.for_done.take();
+        let others = if state.settled { state.for_settled.take() } else { Vec::new() };
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        leader.into_iter().chain(followers).chain(others).for_each(Waker::wake);
         outcome
     }
 
@@ -235,23 +269,9 @@ impl Flight {
     pub(crate) fn settle(&self) {
         let mut state = self.state.lock();
         state.settled = true;
-        let wakers = state.wakers();
+        let wakers = state.for_settled.take();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl State {
-    fn wait(&mut self, waker: &Waker) {
-        if !self.waiting.iter().any(|w| w.will_wake(waker)) {
-            self.waiting.push(waker.clone());
-        }
-    }
-
-    fn wakers(&mut self) -> Vec<Waker> {
-        let mut wakers = std::mem::take(&mut self.waiting);
-        wakers.extend(self.leader.take());
-        wakers
     }
 }
 

@@ -67,8 +67,8 @@
 //! bus.admin().create_topic(&Topic::new("orders")?, 1).await?;
 //! let kept = Topic::new("ig.quarantine.v1")?;
 //! evidence.admin().create_topic(&kept, 1).await?;
-//! let quarantine =
-//!     LogQuarantine::new(Arc::new(evidence.publisher()), Arc::new(evidence.reader()), kept, 64 << 10);
+//! let (writer, reader) = (Arc::new(evidence.publisher()), Arc::new(evidence.reader()));
+//! let quarantine = LogQuarantine::new(writer, reader, kept, LogQuarantine::DEFAULT_PREFIX_BYTES);
 //! let gate = Gate::open(GateParts {
 //!     publisher: Arc::new(bus.publisher()),
 //!     reader: Arc::new(bus.reader()),
@@ -96,7 +96,7 @@
 //! # Where things are
 //! `admission` (one input from call to answer), `inflight` (keys being decided), `sequencer` (events that wait for their
 //! turn), `reconcile` and `takeover` (unknown outcomes), `checkpoint` and `progress` (how far index and log are), `recovery`
-//! (opening), `quarantine`, `policy`, `receipt`, `lookup`, `health`, `metrics`.
+//! (opening), `room` (bytes that wait), `quarantine`, `policy`, `receipt`, `lookup`, `health`, `metrics`.
 
 mod admission;
 mod checkpoint;
@@ -115,6 +115,7 @@ mod reason;
 mod receipt;
 mod reconcile;
 mod recovery;
+mod room;
 mod scan;
 mod sequencer;
 mod takeover;

@@ -5,7 +5,7 @@
 //! | `ig_gate_admissions_total` | counter | `decision`, `reason` (`none` for ADMIT) |
 //! | `ig_gate_errors_total` | counter | `code` |
 //! | `ig_gate_publish_failures_total` | counter | `kind` (the contract's error code), `effect` |
-//! | `ig_gate_phase_seconds` | histogram | `phase`: `decide`, `publish`, `index`, `evidence` |
+//! | `ig_gate_phase_seconds` | histogram | `phase`: `decide`, `publish`, `index` (a reserve or a confirm), `evidence` |
 //! | `ig_gate_in_flight` | gauge | |
 //! | `ig_gate_index_lag_records` | gauge | |
 //! | `ig_gate_unknown_outcomes` | gauge | |

@@ -22,7 +22,7 @@ use eb_contract::{Cut, EnvelopeRef, PartitionId, PartitionKey, Result, Topic};
 
 use crate::core::{Core, Unknown};
 use crate::inflight::Flight;
-use crate::scan::{TopicScan, own_copy};
+use crate::scan::{TopicScan, oldest, own_copy};
 
 /// The first and the longest pause between two looks.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
@@ -153,19 +153,5 @@ fn start(core: &Core, topic: &Topic, unknown: &[Unknown]) -> BTreeMap<PartitionI
         // The index's checkpoint never passes a key that is in flight or blocked.
         return core.progress.committed_cuts(topic).into_iter().collect();
     }
-    let mut starts = unknown.iter().map(|u| u.flight.start().into_iter().collect::<BTreeMap<_, _>>());
-    let mut all = starts.next().unwrap_or_default();
-    for start in starts {
-        // A partition that one of them does not name is read from its beginning.
-        all.retain(|partition, cut| match start.get(partition) {
-            Some(other) => {
-                if other.compare(cut).is_none_or(std::cmp::Ordering::is_lt) {
-                    *cut = *other;
-                }
-                true
-            }
-            None => false,
-        });
-    }
-    all
+    oldest(unknown.iter().map(|u| u.flight.start().into_iter().collect()))
 }

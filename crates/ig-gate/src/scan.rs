@@ -79,6 +79,25 @@ impl<'s> TopicScan<'s> {
     }
 }
 
+/// Cuts at or before all of these. A partition that one of them does not name is read from its beginning.
+pub(crate) fn oldest(
+    mut starts: impl Iterator<Item = BTreeMap<PartitionId, Cut>>,
+) -> BTreeMap<PartitionId, Cut> {
+    let mut all = starts.next().unwrap_or_default();
+    for start in starts {
+        all.retain(|partition, cut| match start.get(partition) {
+            Some(other) => {
+                if other.compare(cut).is_none_or(std::cmp::Ordering::is_lt) {
+                    *cut = *other;
+                }
+                true
+            }
+            None => false,
+        });
+    }
+    all
+}
+
 /// Key and envelope of a record on their own: the record may be a slice of a large block.
 pub(crate) fn own_copy(record: &Record) -> Option<(PartitionKey, EnvelopeRef)> {
     let key = PartitionKey::new(record.partition_key.as_str().to_owned()).ok()?;

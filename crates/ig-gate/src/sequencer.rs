@@ -7,13 +7,14 @@
 //! The queue is bounded by [`GateConfig::max_waiting`](crate::GateConfig::max_waiting). It is worked off in batches:
 //! room for each, one [`reserve`](eb_contract::stores::AdmissionIndex::reserve) for all, then publishes in order. A
 //! key that another gate is publishing is parked with everything of its lane behind it, until that gate has
-//! confirmed, or its lease has ended and the log has told what became of it.
+//! confirmed, or its lease has ended and the log has told what became of it. What is parked counts as waiting, holds no
+//! room, and is reserved anew when its turn comes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::stores::Reserved;
+use eb_contract::stores::{ReservationId, Reserved};
 use eb_contract::{BoxFuture, PublishRecord, Result, Retry};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -22,6 +23,8 @@ use crate::admission::{publish, reserve_request};
 use crate::core::{Core, Lane};
 use crate::error::{GateError, GateErrorCode};
 use crate::inflight::{Driven, Flight, Outcome};
+use crate::metrics::since;
+use crate::room::Held;
 use crate::takeover::{self, Takeover};
 
 /// The most events of one reserve call.
@@ -34,6 +37,7 @@ pub(crate) struct Turn {
     flight: Arc<Flight>,
     record: PublishRecord,
     lane: Lane,
+    _room: Held,
     reserve: Option<BoxFuture<'static, Result<Reserved>>>,
     answer: Option<Reserved>,
     has_units: bool,
@@ -47,9 +51,27 @@ impl Turn {
         flight: Arc<Flight>,
         record: PublishRecord,
         lane: Lane,
+        room: Held,
         reserve: Option<BoxFuture<'static, Result<Reserved>>>,
     ) -> Self {
-        Self { flight, record, lane, reserve, answer: None, has_units: false, elsewhere: None }
+        Self { flight, record, lane, _room: room, reserve, answer: None, has_units: false, elsewhere: None }
+    }
+}
+
+impl Turn {
+    fn lease_has_ended(&self) -> bool {
+        matches!(&self.answer, Some(Reserved::InFlight { lease_left, .. }) if lease_left.is_zero())
+    }
+
+    /// Gives its room back while it waits for another gate; what it was told by then will be old.
+    fn rest(&mut self, core: &Core) -> Option<ReservationId> {
+        if std::mem::take(&mut self.has_units) && self.flight.take_units() {
+            core.permits.add_permits(self.flight.units as usize);
+        }
+        match self.answer.take() {
+            Some(Reserved::Fresh(reservation)) => Some(reservation),
+            _ => None,
+        }
     }
 }
 
@@ -84,11 +106,24 @@ pub(crate) async fn run(core: Arc<Core>, mut turns: mpsc::Receiver<Turn>) {
     }
 }
 
-/// The parked lanes whose time has come, each whole and in order.
+/// Of the parked lanes whose time has come: the first event, where another gate may still be publishing it, else all
+/// of them in order. What is left behind a first event stays due, in case that ends now.
 fn take_due(parked: &mut Parked) -> Vec<Turn> {
     let now = Instant::now();
     let due: Vec<Lane> = parked.iter().filter(|(_, (at, _))| *at <= now).map(|(lane, _)| *lane).collect();
-    due.into_iter().filter_map(|lane| parked.remove(&lane)).flat_map(|(_, turns)| turns).collect()
+    let mut taken = Vec::new();
+    for lane in due {
+        let Some((at, mut turns)) = parked.remove(&lane) else { continue };
+        if turns.front().is_some_and(|first| first.elsewhere.is_some()) {
+            taken.extend(turns.pop_front());
+            if !turns.is_empty() {
+                parked.insert(lane, (at, turns));
+            }
+        } else {
+            taken.extend(turns);
+        }
+    }
+    taken
 }
 
 /// Makes room for each event, in order, then decides as many as there is room for.
@@ -121,12 +156,26 @@ async fn work_off(core: &Arc<Core>, parked: &mut Parked, batch: Vec<Turn>) {
 
 async fn decide(core: &Arc<Core>, parked: &mut Parked, mut turns: Vec<Turn>) {
     reserve(core, &mut turns).await;
-    for turn in turns {
-        if let Some((_, behind)) = parked.get_mut(&turn.lane) {
+    let ended: Vec<_> = turns.iter().filter(|t| t.lease_has_ended()).map(|t| Arc::clone(&t.flight)).collect();
+    let ended = takeover::settle(core, ended).await;
+    let mut unused = Vec::new();
+    for mut turn in turns {
+        // The event that holds up a lane goes before what waits behind it.
+        if turn.elsewhere.is_none()
+            && let Some((_, behind)) = parked.get_mut(&turn.lane)
+        {
+            unused.extend(turn.rest(core));
             behind.push_back(turn);
             continue;
         }
-        conclude(core, parked, turn).await;
+        conclude(core, parked, turn, &ended);
+    }
+    if !unused.is_empty()
+        && let Err(error) = core.index.release(unused).await
+    {
+        // Their leases end them.
+        core.note(&error);
+        tracing::warn!(%error, "reservations could not be given back");
     }
 }
 
@@ -141,7 +190,10 @@ async fn reserve(core: &Arc<Core>, turns: &mut Vec<Turn>) {
     let mut answers = VecDeque::new();
     let mut failure = None;
     if !requests.is_empty() {
-        match core.index.reserve(&requests).await {
+        let started = std::time::Instant::now();
+        let reserved = core.index.reserve(&requests).await;
+        since(&core.metrics.index, started);
+        match reserved {
             Ok(reserved) => answers = reserved.into(),
             Err(error) => failure = Some(error),
         }
@@ -178,7 +230,7 @@ async fn reserve(core: &Arc<Core>, turns: &mut Vec<Turn>) {
 }
 
 /// What an answer means for an event whose turn it is.
-async fn conclude(core: &Arc<Core>, parked: &mut Parked, mut turn: Turn) {
+fn conclude(core: &Arc<Core>, parked: &mut Parked, mut turn: Turn, ended: &HashMap<[u8; 32], Takeover>) {
     match turn.answer.take() {
         Some(Reserved::Fresh(reservation)) => {
             turn.flight.reserved(reservation, turn.flight.start());
@@ -191,14 +243,10 @@ async fn conclude(core: &Arc<Core>, parked: &mut Parked, mut turn: Turn) {
             let since = *turn.elsewhere.get_or_insert_with(Instant::now);
             let mut wait = lease_left.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
             if lease_left.is_zero() {
-                match takeover::settle(core, &turn.flight).await {
-                    Ok(Takeover::Found(entry)) => return end(core, &turn, Outcome::Before(entry)),
-                    Ok(Takeover::Released) => wait = Duration::ZERO,
-                    Ok(Takeover::Undecided) => {}
-                    Err(error) => {
-                        core.note(&error);
-                        tracing::warn!(%error, %owner, "a reservation of another gate could not be settled");
-                    }
+                match ended.get(&turn.flight.key.dedupe) {
+                    Some(Takeover::Found(entry)) => return end(core, &turn, Outcome::Before(entry.clone())),
+                    Some(Takeover::Released) => wait = Duration::ZERO,
+                    Some(Takeover::Undecided) | None => {}
                 }
             }
             if since.elapsed() >= core.config.unknown_deadline {
@@ -207,8 +255,11 @@ async fn conclude(core: &Arc<Core>, parked: &mut Parked, mut turn: Turn) {
                 let error = GateError::new(GateErrorCode::PublishOutcomeUnknown, Retry::Later, message);
                 return end(core, &turn, Outcome::Failed(error));
             }
+            turn.rest(core);
             let at = Instant::now() + wait;
-            parked.insert(turn.lane, (at, VecDeque::from([turn])));
+            let lane = parked.entry(turn.lane).or_insert_with(|| (at, VecDeque::new()));
+            lane.0 = at;
+            lane.1.push_front(turn);
         }
         None => end(core, &turn, Outcome::Failed(GateError::index(crate::admission::no_answer()))),
     }

@@ -16,6 +16,7 @@ use crate::metrics::since;
 use crate::policy::hex;
 use crate::quarantine::QuarantineRecord;
 use crate::receipt::{Decision, EvidenceKind, EvidenceRef, Receipt, ReceiptId};
+use crate::room::Held;
 
 /// How much is hashed before others get a turn.
 const HASH_STEP: usize = 1 << 20;
@@ -28,7 +29,10 @@ pub(crate) fn keep(
     core: &Arc<Core>,
     refusal: Box<Refusal>,
 ) -> Result<JoinHandle<Result<Receipt, GateError>>, GateError> {
-    let pending = Pending { core: Arc::clone(core) };
+    let Some(room) = core.evidence_room.hold(refusal.input.len()) else {
+        return Err(core.too_busy());
+    };
+    let pending = Pending { core: Arc::clone(core), _room: room };
     if core.evidence_pending.fetch_add(1, Ordering::SeqCst) >= core.config.max_waiting {
         return Err(core.too_busy());
     }
@@ -92,6 +96,7 @@ pub(crate) fn task_ended(error: &JoinError) -> GateError {
 /// Counts one evidence under way, for as long as it lives.
 struct Pending {
     core: Arc<Core>,
+    _room: Held,
 }
 
 impl Drop for Pending {

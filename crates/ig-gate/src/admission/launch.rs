@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use eb_contract::stores::{ReserveRequest, Reserved};
 use eb_contract::{BoxFuture, Cut, PartitionId, PublishRecord, Result};
@@ -16,6 +17,7 @@ use super::{Candidate, publish};
 use crate::core::{Core, Lane};
 use crate::error::GateError;
 use crate::inflight::{Driven, Flight, Outcome};
+use crate::metrics::since;
 use crate::sequencer::Turn;
 
 /// Starts a flight that was just put into the table.
@@ -28,16 +30,16 @@ pub(crate) fn launch(core: &Arc<Core>, flight: &Arc<Flight>, candidate: &Candida
     let record = PublishRecord::new(candidate.admission.partition_key.clone(), candidate.envelope.clone());
     let at_once = !core.index.is_shared() && !core.lanes.is_busy(&flight.topic, &record.partition_key);
     if !at_once {
-        return queue(core, flight, record, None);
+        return queue(core, flight, candidate, record, None);
     }
     // Given back by leaving this function, but for a publish: what waits must not hold room that others before it need.
     let Ok(units) = core.permits.try_acquire_many(flight.units) else {
-        return queue(core, flight, record, None);
+        return queue(core, flight, candidate, record, None);
     };
     let mut reserve = reserve_one(core, flight);
     // Nobody needs to be woken: what is not ready now is awaited in the queue.
     match reserve.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Pending => queue(core, flight, record, Some(reserve)),
+        Poll::Pending => queue(core, flight, candidate, record, Some(reserve)),
         Poll::Ready(Ok(Reserved::Fresh(reservation))) => {
             flight.reserved(reservation, Vec::new());
             // Given back when the flight ends.
@@ -50,7 +52,7 @@ pub(crate) fn launch(core: &Arc<Core>, flight: &Arc<Flight>, candidate: &Candida
             flight.finish(core, Driven::Settled(Outcome::Before(entry)));
         }
         Poll::Ready(Ok(in_flight @ Reserved::InFlight { .. })) => {
-            queue(core, flight, record, Some(Box::pin(std::future::ready(Ok(in_flight)))));
+            queue(core, flight, candidate, record, Some(Box::pin(std::future::ready(Ok(in_flight)))));
         }
         Poll::Ready(Err(error)) => {
             core.note(&error);
@@ -66,12 +68,18 @@ fn failed(error: GateError) -> Driven {
 fn queue(
     core: &Arc<Core>,
     flight: &Arc<Flight>,
+    candidate: &Candidate,
     record: PublishRecord,
     reserve: Option<BoxFuture<'static, Result<Reserved>>>,
 ) {
     let lane = Lane::of(&flight.topic, &record.partition_key);
-    core.lanes.enter(lane);
-    let turn = Turn::new(Arc::clone(flight), record, lane, reserve);
+    let room = core.waiting_room.hold(candidate.input.len());
+    let Some(room) = room.filter(|_| core.lanes.enter(lane, core.config.max_waiting.max(1))) else {
+        flight.finish(core, failed(core.too_busy()));
+        return;
+    };
+    let turn = Turn::new(Arc::clone(flight), record, lane, room, reserve);
+    // Full it cannot be: it has a place for each that may wait.
     if core.turns.try_send(turn).is_err() {
         core.lanes.leave(lane);
         flight.finish(core, failed(core.too_busy()));
@@ -81,9 +89,11 @@ fn queue(
 fn reserve_one(core: &Arc<Core>, flight: &Flight) -> BoxFuture<'static, Result<Reserved>> {
     let request = reserve_request(core, flight, Vec::new());
     let core = Arc::clone(core);
+    let started = Instant::now();
     Box::pin(async move {
-        let mut answers = core.index.reserve(std::slice::from_ref(&request)).await?;
-        answers.pop().ok_or_else(no_answer)
+        let answers = core.index.reserve(std::slice::from_ref(&request)).await;
+        since(&core.metrics.index, started);
+        answers?.pop().ok_or_else(no_answer)
     })
 }
 

@@ -42,7 +42,8 @@ enum State {
     /// Answered in the call; empty once that answer was given.
     Answered(Option<GateError>),
     Leading(Arc<Flight>, Box<Candidate>),
-    Following(Arc<Flight>, Box<Candidate>),
+    /// With its place among those who wait.
+    Following(Arc<Flight>, Box<Candidate>, Option<usize>),
     Quarantining(JoinHandle<Result<Receipt, GateError>>),
 }
 
@@ -88,7 +89,7 @@ impl Admission {
         if let Err(first) = core.flights.insert(&flight) {
             // From now on two callers depend on it.
             first.detach(core);
-            return State::Following(first, Box::new(candidate));
+            return State::Following(first, Box::new(candidate), None);
         }
         launch::launch(core, &flight, &candidate);
         State::Leading(flight, Box::new(candidate))
@@ -174,13 +175,13 @@ impl Future for Admission {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => (outcome, true),
                 },
-                State::Following(flight, _) => match flight.poll_follow(cx) {
+                State::Following(flight, _, slot) => match flight.poll_follow(slot, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => (outcome, false),
                 },
             };
             let state = std::mem::replace(&mut this.state, State::Answered(None));
-            if let State::Leading(_, candidate) | State::Following(_, candidate) = state {
+            if let State::Leading(_, candidate) | State::Following(_, candidate, _) = state {
                 match this.conclude(*candidate, outcome, leading) {
                     Ok(answer) => return Poll::Ready(this.answer(answer)),
                     Err(state) => this.state = state,

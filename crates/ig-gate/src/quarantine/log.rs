@@ -6,9 +6,9 @@
 //! never meets an input that is none.
 //!
 //! - An input that is UTF-8 is kept as a string, any other as base64.
-//! - An input whose record would exceed the bus's limit on envelopes is cut to its first
-//!   [`evidence_prefix_bytes`](crate::GateConfig::evidence_prefix_bytes), and `truncated` says so; `sha256` and `bytes`
-//!   always speak of the whole. Give this bus a higher limit than the gate's inputs have, and only inputs past the
+//! - An input whose record would exceed the bus's limit on envelopes is cut to its first bytes
+//!   ([`LogQuarantine::DEFAULT_PREFIX_BYTES`] of them, or as the store was told), and `truncated` says so; `sha256` and
+//!   `bytes` always speak of the whole. Give this bus a higher limit than the gate's inputs have, and only inputs past the
 //!   gate's limit are cut.
 //! - The record's own place is known only once it is written, so the receipt in it lacks that reference; reading
 //!   puts it in.
@@ -45,6 +45,9 @@ pub struct LogQuarantine {
 }
 
 impl LogQuarantine {
+    /// How much of an input is kept where it cannot be kept whole, if there is no reason for another measure: 64 KiB.
+    pub const DEFAULT_PREFIX_BYTES: usize = 64 << 10;
+
     /// Keeps evidence in `topic`, which must exist. Of an input that cannot be kept whole the first `prefix_bytes`
     /// are kept.
     #[must_use]

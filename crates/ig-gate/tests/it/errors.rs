@@ -199,3 +199,43 @@ async fn a_checkpoint_that_cannot_be_stored_is_not_tried_again_for_every_refused
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(decision(gate.admit(event("e-8")).await), Decision::Admit);
 }
+
+#[tokio::test]
+async fn past_the_bound_on_waiting_bytes_the_answer_is_to_come_back_later() {
+    let mut world = World::new().await;
+    world.config.max_in_flight = 1;
+    let bytes = event("e-0").bytes().len();
+    world.config.max_waiting_bytes = 2 * bytes;
+    let gate = world.open().await;
+    world.bus.faults().hold();
+    let calls: Vec<_> = (0..4).map(|n| gate.admit(event(&format!("e-{n}")))).collect();
+    world.bus.faults().release();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await);
+    }
+    let refused = answers.pop().unwrap().unwrap_err();
+    assert_eq!(refused.code(), GateErrorCode::EbThrottled, "one is in flight, and two wait");
+    assert!(answers.into_iter().all(|a| decision(a) == Decision::Admit));
+    assert_eq!(
+        decision(gate.admit(event("e-3")).await),
+        Decision::Admit,
+        "what waited has given its bytes back"
+    );
+}
+
+#[tokio::test]
+async fn past_the_bound_on_bytes_of_evidence_the_answer_is_to_come_back_later() {
+    let mut world = World::new().await;
+    world.config.max_waiting_bytes = 100;
+    let gate = world.open().await;
+    let large = "x".repeat(1000);
+    let first = gate.admit(large.clone());
+    let error = gate.admit("bad").await.unwrap_err();
+    assert_eq!(error.code(), GateErrorCode::EbThrottled, "the large one waits alone");
+    assert_eq!(decision(first.await), Decision::Quarantine);
+    let two = [gate.admit("bad"), gate.admit("worse")];
+    for call in two {
+        assert_eq!(decision(call.await), Decision::Quarantine);
+    }
+}

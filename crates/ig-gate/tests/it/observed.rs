@@ -114,7 +114,7 @@ fn admissions_failures_phases_and_heads_are_counted() {
         ("ig_gate_publish_failures_total{kind=unavailable,effect=none}", 1.0),
         ("ig_gate_phase_seconds{phase=decide}", 6.0),
         ("ig_gate_phase_seconds{phase=publish}", 4.0),
-        ("ig_gate_phase_seconds{phase=index}", 3.0),
+        ("ig_gate_phase_seconds{phase=index}", 8.0),
         ("ig_gate_phase_seconds{phase=evidence}", 1.0),
         ("ig_gate_head_offset{topic=fp.bus.traffic.v1,partition=0}", 2.0),
         ("ig_gate_in_flight{}", 0.0),

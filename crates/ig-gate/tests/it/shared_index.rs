@@ -123,3 +123,86 @@ async fn a_gate_that_never_tells_ends_as_an_unknown_outcome() {
     assert!(world.log(TRAFFIC).await.is_empty());
     assert_eq!(gate.admit(event("e-2")).await.unwrap().decision, Decision::Admit);
 }
+
+fn keyed(key: &str, n: u32) -> Event {
+    event(&format!("{key}-{n}")).payload(&format!(r#"{{"merchant_id":"{key}","n":{n}}}"#))
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_wait_for_another_gate_take_no_room_from_others() {
+    let mut world = World::new().await;
+    world.index.shared.store(true, Ordering::SeqCst);
+    world.config.max_in_flight = 2;
+    let gate = world.open().await;
+    let elsewhere = [keyed("a", 0), keyed("b", 0)];
+    for event in &elsewhere {
+        reserve_elsewhere(&world, event, Timestamp::now()).await;
+    }
+    let waiting: Vec<_> = elsewhere.into_iter().map(|e| tokio::spawn(gate.admit(e))).collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let other = tokio::time::timeout(Duration::from_secs(10), gate.admit(keyed("c", 0))).await;
+    assert_eq!(other.expect("it waits for the other gate's events").unwrap().decision, Decision::Admit);
+    world.index.reservations.lock().elsewhere.clear();
+    for task in waiting {
+        assert_eq!(task.await.unwrap().unwrap().decision, Decision::Admit);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_behind_one_of_another_gate_is_reserved_anew_when_its_turn_comes() {
+    let (world, gate) = shared().await;
+    let (first, second) = (keyed("a", 0), keyed("a", 1));
+    reserve_elsewhere(&world, &first, Timestamp::now()).await;
+    let (second_key, _) = identity(&second).await;
+    let tasks = [tokio::spawn(gate.admit(first)), tokio::spawn(gate.admit(second))];
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.index.reservations.lock().elsewhere.clear();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().decision, Decision::Admit);
+    }
+    let asked = world.index.reservations.lock().asked.iter().filter(|r| r.key == second_key).count();
+    assert_eq!(asked, 2, "a reservation from before the wait may have ended with its lease");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_behind_one_of_another_gate_are_bounded_too() {
+    let mut world = World::new().await;
+    world.index.shared.store(true, Ordering::SeqCst);
+    world.config.max_waiting = 4;
+    let gate = world.open().await;
+    let first = keyed("a", 0);
+    reserve_elsewhere(&world, &first, Timestamp::now()).await;
+    let mut tasks = Vec::new();
+    for n in 0..10 {
+        tasks.push(tokio::spawn(gate.admit(keyed("a", n))));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.index.reservations.lock().elsewhere.clear();
+    let mut admitted = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => admitted += 1,
+            Err(error) => assert_eq!(error.code(), GateErrorCode::EbThrottled),
+        }
+    }
+    assert_eq!(admitted, 4);
+}
+
+#[tokio::test]
+async fn the_events_of_a_crashed_gate_are_settled_in_one_look_at_the_log() {
+    let (world, gate) = shared().await;
+    world.index.reservations.lock().lease_ended = true;
+    let events: Vec<_> = (0..5).map(|n| keyed(&format!("m-{n}"), n)).collect();
+    for (n, event) in events.iter().enumerate() {
+        reserve_elsewhere(&world, event, Timestamp::now()).await;
+        let key = PartitionKey::new(format!("m-{n}")).unwrap();
+        let record = PublishRecord::new(key, EnvelopeRef::new(event.bytes()).unwrap());
+        world.bus.publisher().publish(&topic(TRAFFIC), record).await.unwrap();
+    }
+    let calls: Vec<_> = events.into_iter().map(|e| gate.admit(e)).collect();
+    for answer in join_all(calls).await {
+        assert_eq!(answer.unwrap().decision, Decision::Duplicate);
+    }
+    // Opening the gate looked once as well.
+    assert_eq!(world.index.reservations.lock().looked, 2);
+}

@@ -228,6 +228,8 @@ pub(crate) struct Reservations {
     pub(crate) elsewhere: Vec<OpenReservation>,
     pub(crate) lease_ended: bool,
     pub(crate) asked: Vec<ReserveRequest>,
+    /// How often the open ones were looked at.
+    pub(crate) looked: usize,
 }
 
 impl Index {
@@ -356,7 +358,9 @@ impl AdmissionIndex for Index {
     }
 
     fn open_reservations(&self) -> BoxFuture<'_, Result<Vec<OpenReservation>>> {
-        let open = self.reservations.lock().elsewhere.clone();
+        let mut known = self.reservations.lock();
+        known.looked += 1;
+        let open = known.elsewhere.clone();
         Box::pin(std::future::ready(Ok(open)))
     }
 
