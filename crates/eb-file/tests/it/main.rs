@@ -8,4 +8,5 @@ mod common;
 mod conformance;
 mod reading;
 mod recovering;
+mod showing;
 mod writing;
