@@ -11,9 +11,10 @@ use eb_contract::{
 use crate::block::BlockPool;
 use crate::bus::{BusShared, TopicState};
 use crate::closing::Closing;
-use crate::cursor::{FileCursor, Opened, Seek};
+use crate::cursor::{FileCursor, Opened};
 use crate::horizon::{View, Watched, fault_error};
 use crate::offload::offload;
+use crate::seek::Seek;
 
 /// Reads a file bus; see [`FileBus::reader`](crate::FileBus::reader).
 ///

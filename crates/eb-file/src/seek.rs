@@ -15,6 +15,8 @@ use crate::disk::DiskFile;
 use crate::error::{corrupt, io_error};
 use crate::format::line::{Line, LineDamage, LineDecoder, MAX_LINE_BYTES};
 use crate::format::sidecar::{ENTRY_LEN, Entry, HEADER_LEN, Header};
+use crate::horizon::{View, Watched};
+use crate::offload::offload;
 
 /// Why a look-up did not end with an answer.
 #[derive(Debug)]
@@ -288,6 +290,47 @@ impl Seeker<'_> {
 
     fn damaged(&self, at: Start, damage: LineDamage) -> Stop {
         Stop::Failed(damage_error(self.op, self.path, at, damage))
+    }
+}
+
+/// Looks lines up in a partition as it was seen.
+#[derive(Clone)]
+pub(crate) struct Seek {
+    pub(crate) watched: Watched,
+    pub(crate) view: View,
+    pub(crate) pool: Arc<BlockPool>,
+}
+
+impl Seek {
+    /// Runs a look-up here if all it needs is in memory, else on an I/O thread.
+    pub(crate) async fn run<T: Send + 'static>(
+        self,
+        op: &'static str,
+        look_up: impl Fn(&Seeker<'_>) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, Error> {
+        match look_up(&self.seeker(op, Patience::Ready)) {
+            Ok(found) => Ok(found),
+            Err(Stop::Failed(e)) => Err(e),
+            Err(Stop::NotReady) => {
+                offload(op, move || {
+                    look_up(&self.seeker(op, Patience::Blocking)).map_err(|stop| stop.into_error(op))
+                })
+                .await
+            }
+        }
+    }
+
+    fn seeker(&self, op: &'static str, patience: Patience) -> Seeker<'_> {
+        let (handles, horizon) = &self.view;
+        Seeker {
+            op,
+            path: &self.watched.partition.files.log,
+            log: &*handles.log,
+            sidecar: handles.sidecar.as_deref(),
+            pool: &self.pool,
+            patience,
+            end: horizon.end.bytes,
+        }
     }
 }
 

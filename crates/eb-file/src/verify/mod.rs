@@ -8,6 +8,7 @@
 
 mod log;
 mod partition;
+mod plan;
 mod repair;
 mod report;
 

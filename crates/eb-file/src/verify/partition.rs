@@ -9,6 +9,7 @@ use eb_contract::digest::KeySequenceDigest;
 use eb_contract::{Error, ErrorKind, PartitionId, Result};
 
 use super::log::{Damage, KEPT, LogScan, scan_log};
+use super::plan::Plan;
 use super::{
     Acked, Finding, FindingKind, OP, PartitionReport, Progress, Repair, Severity, temporary, unreadable,
 };
@@ -208,7 +209,7 @@ impl Check<'_> {
         }
         if written {
             report.repairs.clear();
-        } else if whole && let Some(recover) = plan.repair(self) {
+        } else if whole && let Some(recover) = plan.repair(&self.meta.topic, self.id) {
             report.repairs.insert(0, recover);
         }
         Ok(report)
@@ -414,42 +415,6 @@ impl Check<'_> {
     }
 }
 
-/// What recovery has to do here.
-#[derive(Default)]
-struct Plan {
-    torn: Option<(u64, u64)>,
-    padding: u64,
-    unproven: u64,
-    sidecar: Option<String>,
-}
-
-impl Plan {
-    /// The sidecar is wrong, and is to be made anew.
-    fn rebuild(
-        &mut self,
-        files: &PartitionFiles,
-        report: &mut PartitionReport,
-        kind: FindingKind,
-        message: String,
-    ) {
-        self.sidecar.get_or_insert_with(|| message.clone());
-        report.find(kind, Severity::Derived, Acked::NotApplicable, &files.sidecar, None, message);
-    }
-
-    fn repair(self, check: &Check<'_>) -> Option<Repair> {
-        let idle = self.torn.is_none() && self.padding == 0 && self.unproven == 0 && self.sidecar.is_none();
-        (!idle).then(|| Repair::Recover {
-            topic: check.meta.topic.clone(),
-            partition_id: check.id,
-            set_aside_from_byte: self.torn.map(|(byte, _)| byte),
-            set_aside_bytes: self.torn.map_or(0, |(_, bytes)| bytes),
-            rewrite_bytes: self.unproven,
-            cut_bytes: self.padding,
-            rebuild_sidecar: self.sidecar,
-        })
-    }
-}
-
 impl PartitionReport {
     /// Gives the last finding a byte without a line.
     fn last_at(&mut self, byte: u64) {
@@ -458,7 +423,7 @@ impl PartitionReport {
         }
     }
 
-    fn find(
+    pub(super) fn find(
         &mut self,
         kind: FindingKind,
         severity: Severity,
