@@ -32,7 +32,7 @@
 //! | `wiring.checkpoint_store.url` | for `postgres`; a secret | for `postgres` |
 //! | `wiring.admission_index.kind` | `embedded`, `memory` (`postgres` in a later release) | required |
 //! | `wiring.admission_index.path` | for `embedded`: its folder; each kind of bus has its own below it | for `embedded` |
-//! | `wiring.admission_index.max_lag` | records that it may be behind the log, 1–1,000,000 | 100,000 |
+//! | `wiring.admission_index.max_lag` | records that it may be behind the log, 1,000–1,000,000 | 100,000 |
 //! | `wiring.admission_index.cache_bytes` | memory for what was read from disk, 1 MiB–64 GiB | 64 MiB |
 //! | `wiring.admission_index.url` | for `postgres`; a secret | for `postgres` |
 //! | `wiring.quarantine.kind` | `file`, `memory` | required |

@@ -465,7 +465,7 @@ impl Stores<'_> {
             StoreKind::Embedded => {
                 let path = section.required("path")?.path_from(self.base)?.join(self.kind.as_str());
                 let max_lag = match section.optional("max_lag")? {
-                    Some(value) => value.number(1..=1_000_000)?,
+                    Some(value) => value.number(1_000..=1_000_000)?,
                     None => section.defaulted("max_lag", 100_000),
                 };
                 let cache_bytes = match section.optional("cache_bytes")? {
