@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use eb_contract::{Effect, Error, ErrorKind, PublishRecord, Timestamp};
 use parking_lot::Mutex;
 
-use crate::format::line::{LineParts, encode_line};
+use crate::format::line::{LineEncoder, LineParts};
 use crate::format::sidecar::{Entry, IndexSpacing, Position};
 
 /// What a record costs in memory while it waits, besides its bytes.
@@ -147,6 +147,31 @@ fn cost(record: &PublishRecord) -> usize {
     record.envelope.len() + record.partition_key.as_str().len() + WAITING_OVERHEAD
 }
 
+/// The text of the last record's time; most records share its second.
+#[derive(Debug)]
+struct TimeText {
+    time: Timestamp,
+    text: [u8; Timestamp::TEXT_LEN],
+}
+
+impl TimeText {
+    fn of(&mut self, time: Timestamp) -> &[u8; Timestamp::TEXT_LEN] {
+        const SECOND: i64 = 1_000_000;
+        let (micros, last) = (time.as_micros(), self.time.as_micros());
+        if micros / SECOND != last / SECOND {
+            self.text = time.to_text();
+        } else if micros != last {
+            let mut fraction = micros % SECOND;
+            for digit in self.text[20..26].iter_mut().rev() {
+                *digit = b'0' + (fraction % 10) as u8;
+                fraction /= 10;
+            }
+        }
+        self.time = time;
+        &self.text
+    }
+}
+
 /// The groups of one partition that are not on their way to the disk yet.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -158,8 +183,8 @@ pub(crate) struct Queue {
     waiting_bytes: usize,
     max_group_bytes: usize,
     max_waiting_bytes: usize,
-    /// The text of `end.last_time`, which many records share.
-    time_text: (Timestamp, [u8; Timestamp::TEXT_LEN]),
+    encoder: LineEncoder,
+    time_text: TimeText,
     /// A buffer that was written and can be filled again.
     spare: Vec<u8>,
 }
@@ -173,7 +198,8 @@ impl Queue {
             waiting_bytes: 0,
             max_group_bytes,
             max_waiting_bytes,
-            time_text: (Timestamp::EPOCH, Timestamp::EPOCH.to_text()),
+            encoder: LineEncoder::default(),
+            time_text: TimeText { time: Timestamp::EPOCH, text: Timestamp::EPOCH.to_text() },
             spare: Vec::new(),
         }
     }
@@ -275,18 +301,15 @@ impl Queue {
             }
         }
         let time = end.last_time.map_or(now, |last| last.max(now));
-        if self.time_text.0 != time {
-            self.time_text = (time, time.to_text());
-        }
         let before = group.lines.len();
         let parts = LineParts {
             offset: end.next,
             durable: group.base,
-            published_at: &self.time_text.1,
+            published_at: self.time_text.of(time),
             key: record.partition_key.as_str(),
             envelope: record.envelope.as_bytes(),
         };
-        encode_line(&mut group.lines, &parts);
+        self.encoder.encode(&mut group.lines, &parts);
         if self.spacing.takes(end.bytes) {
             group.entries.push(Entry { offset: end.next, byte: end.bytes, time });
         }
@@ -336,5 +359,21 @@ impl Queue {
 pub(crate) fn answer_all(groups: VecDeque<Group>, error: &Error) {
     for mut group in groups {
         group.answer(Err(error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_times_text_does_not_depend_on_the_one_before(micros in proptest::collection::vec(0i64..5_000_000, 1..40)) {
+            let mut text = TimeText { time: Timestamp::EPOCH, text: Timestamp::EPOCH.to_text() };
+            for time in micros.into_iter().filter_map(Timestamp::from_micros) {
+                prop_assert_eq!(text.of(time), &time.to_text());
+            }
+        }
     }
 }
