@@ -19,9 +19,10 @@ use crate::bus::{BusShared, PartitionState};
 use crate::disk::{Disk, DiskFile, DiskLock, FileIdentity, OpenMode};
 use crate::error::{corrupt, io_error};
 use crate::format::sidecar::{HEADER_LEN, Header, Position};
+use crate::host::Holder;
 use crate::index::{self, Found};
 use crate::layout::TopicMeta;
-use crate::lock::{LeavingSoon, WriterId};
+use crate::lock::{LeavingSoon, WriterId, describe};
 use crate::recovery::write_again;
 use crate::state::TailState;
 
@@ -309,7 +310,12 @@ struct Settling {
 impl Settling {
     fn begin(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
         let leaving = LeavingSoon::announce(path, WriterId::fresh());
-        Ok(Self { _lock: disk.try_lock(path)?, _leaving: leaving })
+        let lock = disk.try_lock(path)?;
+        // So that a writer of another process knows to wait. Without it, it is refused on a slow device.
+        if let Err(error) = describe(disk, path, &Holder::this_process(true)) {
+            tracing::debug!(file = %path.display(), %error, "cannot note in the lock file who holds it");
+        }
+        Ok(Self { _lock: lock, _leaving: leaving })
     }
 }
 

@@ -37,11 +37,14 @@ pub(crate) struct Holder {
     pub(crate) pid: u32,
     pub(crate) host: String,
     pub(crate) since: Timestamp,
+    /// Not a writer but a reader, which holds it only while it makes a dead writer's last records durable.
+    #[serde(default)]
+    pub(crate) settling: bool,
 }
 
 impl Holder {
-    pub(crate) fn this_process() -> Self {
-        Self { pid: std::process::id(), host: host_name(), since: Timestamp::now() }
+    pub(crate) fn this_process(settling: bool) -> Self {
+        Self { pid: std::process::id(), host: host_name(), since: Timestamp::now(), settling }
     }
 }
 

@@ -16,8 +16,10 @@ use crate::layout::PartitionFiles;
 
 const HOLDER_LIMIT: usize = 1024;
 
-/// A reader in another process holds the lock for a moment while it settles a dead writer's tail: so long a writer goes on asking.
+/// So long a writer goes on asking: someone may only be looking whether it is held.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// A reader in another process holds the lock, and says so in it, while it settles a dead writer's tail: a sync, on whatever device.
+const PATIENCE_WITH_READERS: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The lock, held.
@@ -34,14 +36,16 @@ pub(crate) fn lock_writer(
     me: WriterId,
 ) -> Result<WriterLock> {
     let path = &files.lock;
-    let until = Instant::now() + PATIENCE;
+    let since = Instant::now();
     let lock = loop {
         match disk.try_lock(path) {
             Ok(lock) => break lock,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 if !leaving().wait_for_others(path, me) {
-                    if Instant::now() >= until {
-                        return Err(held(op, disk, path));
+                    let holder = holder(disk, path);
+                    let settling = holder.as_ref().is_some_and(|h| h.settling);
+                    if since.elapsed() >= if settling { PATIENCE_WITH_READERS } else { PATIENCE } {
+                        return Err(held(op, holder, path));
                     }
                     std::thread::sleep(ASK_AGAIN);
                 }
@@ -50,7 +54,7 @@ pub(crate) fn lock_writer(
         }
     };
     // Only for the message that the next one gets; without it, the message is poorer.
-    if let Err(error) = describe(disk, path) {
+    if let Err(error) = describe(disk, path, &Holder::this_process(false)) {
         tracing::warn!(file = %path.display(), %error, "cannot note in the lock file who holds it");
     }
     Ok(WriterLock { _lock: lock })
@@ -72,23 +76,30 @@ pub(crate) fn peek(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn describe(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    let mut text = serde_json::to_vec(&Holder::this_process())?;
+/// Notes in the lock file who holds it.
+pub(crate) fn describe(disk: &dyn Disk, path: &Path, holder: &Holder) -> io::Result<()> {
+    let mut text = serde_json::to_vec(holder)?;
     text.push(b'\n');
     let file = disk.open(path, OpenMode::Write)?;
     file.set_len(0)?;
     write_full(&*file, &text, 0)
 }
 
-fn held(op: &'static str, disk: &dyn Disk, path: &Path) -> Error {
-    let holder = read_small(disk, path, HOLDER_LIMIT)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Holder>(&bytes).ok())
-        .map_or_else(|| "another writer".to_owned(), |holder| holder.to_string());
-    let what = format!("{holder} is writing this partition");
-    Error::new(ErrorKind::Locked { holder }, op, what)
-        .at(path.display())
-        .advise("publish through that process, or stop it")
+fn holder(disk: &dyn Disk, path: &Path) -> Option<Holder> {
+    let bytes = read_small(disk, path, HOLDER_LIMIT).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn held(op: &'static str, holder: Option<Holder>, path: &Path) -> Error {
+    let (what, advice) = match &holder {
+        Some(reader) if reader.settling => {
+            ("is reading the end of this partition", "try again, or see why that process hangs")
+        }
+        _ => ("is writing this partition", "publish through that process, or stop it"),
+    };
+    let holder = holder.map_or_else(|| "another writer".to_owned(), |holder| holder.to_string());
+    let what = format!("{holder} {what}");
+    Error::new(ErrorKind::Locked { holder }, op, what).at(path.display()).advise(advice)
 }
 
 /// Tells writers of one process apart.

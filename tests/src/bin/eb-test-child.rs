@@ -7,7 +7,7 @@
 //!
 //! Options of `publish`: `run` (a word that makes its keys its own), `count` (records per task; all there is to do), `patient`
 //! (while another process holds the partition, asks again), `pause` (after a failed call waits for a line on its
-//! standard input before it goes on).
+//! standard input before it goes on), `preallocate` (bytes of padding ahead), `inline` (lone publishers commit themselves).
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use eb_contract::{
     EbRef, ErrorKind, EventBusPublisher, EventBusReader, PublishRecord, ReadLimit, Result, StartAt,
 };
-use eb_file::{FileBus, FileBusConfig};
+use eb_file::{FileBus, FileBusConfig, InlineCommit};
 use eb_system_tests::facts::{At, Fact, Said};
 use eb_system_tests::{record, topic};
 use parking_lot::Mutex;
@@ -109,7 +109,12 @@ impl Parent {
 
 async fn publish(root: PathBuf, options: &Options, parent: &Arc<Parent>) -> Result<()> {
     let partitions = u32::try_from(options.number("partitions", 1)).expect("few partitions");
-    let bus = FileBus::open(FileBusConfig::new(root))?;
+    let mut config = FileBusConfig::new(root);
+    config.preallocate_bytes = options.number("preallocate", 0);
+    if options.number("inline", 0) == 1 {
+        config.inline_commit = Some(InlineCommit::new(|work| tokio::task::block_in_place(work)));
+    }
+    let bus = FileBus::open(config)?;
     let manners =
         Manners { patient: options.number("patient", 0) == 1, pause: options.number("pause", 0) == 1 };
     while let Err(error) = bus.create_topic(&topic(), partitions) {

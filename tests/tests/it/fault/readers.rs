@@ -34,8 +34,8 @@ fn run_case(steps: &[Step], kind: OpKind, nth: u64, who: Reader, seed: u64) -> R
     let from = match who {
         Reader::Inside => bus,
         Reader::Outside => {
-            let outside = Arc::new(disk.new_process());
-            FileBus::open_on(Session::config(manner), outside).map_err(|e| e.to_string())?
+            let outside = Session::beside(disk.new_process(), manner);
+            FileBus::open_on(outside.config(), Arc::new(outside.disk.clone())).map_err(|e| e.to_string())?
         }
     };
     disk.meanwhile(kind, nth, move || {
@@ -93,4 +93,39 @@ fn what_a_reader_was_handed_at_any_moment_of_a_writer_is_there_after_a_power_cut
     }
     println!("seed {}: {cases} moments, {sights} records seen", budget.seed);
     assert!(sights > cases, "{sights} records in {cases} moments");
+}
+
+#[test]
+fn a_writer_waits_for_a_reader_in_another_process_that_settles_a_dead_writers_tail_on_a_slow_disk() {
+    let disk = FaultDisk::new(3);
+    let mut account = Account::default();
+    let mut dead = Session::new(disk.clone(), Manner::default());
+    dead.step(&Step::Publish(0, 10), &mut account).unwrap();
+    disk.plan(Plan::of(OpKind::SyncData, 0, Fault::Kill));
+    dead.step(&Step::Publish(0, 10), &mut account).unwrap();
+    let _ = dead.close();
+    assert!(!disk.is_alive(), "it died with a whole line written and not synced");
+
+    let (reading, writing) = (disk.new_process(), disk.new_process());
+    let reader = Session::beside(reading.clone(), Manner::default());
+    let reader = FileBus::open_on(reader.config(), Arc::new(reading.clone())).unwrap();
+    let (send, recovered) = std::sync::mpsc::channel();
+    let attempts = disk.operations(Some(OpKind::Lock));
+    reading.meanwhile(OpKind::SyncAll, 0, move || {
+        let asking = writing.clone();
+        let writer = std::thread::spawn(move || {
+            let mut session = Session::new(asking, Manner::default());
+            let reports = session.publisher().and_then(|p| block_on(p.recover(&topic())));
+            send.send(reports).expect("the test waits for it");
+        });
+        // A sync that lasts until the writer has asked far more often than it does for another writer, or given up.
+        while writing.operations(Some(OpKind::Lock)) < attempts + 40 && !writer.is_finished() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let read = block_on(read_all(&reader.reader(), &topic())).unwrap();
+    let records: usize = read.iter().map(|(_, records)| records.len()).sum();
+    assert_eq!(records, 2, "the reader settled the line and shows it");
+    let reports = recovered.recv().unwrap().expect("the writer waited");
+    assert_eq!(reports.iter().map(|report| report.records).sum::<u64>(), 2);
 }

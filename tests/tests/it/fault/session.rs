@@ -15,6 +15,8 @@ use eb_testkit::fault_disk::FaultDisk;
 use super::workload::Step;
 
 pub(super) const ROOT: &str = "/data/bus";
+/// The same folder by another path: what the bus keeps in memory per path is then as little shared as between real processes.
+pub(super) const ROOT_ELSEWHERE: &str = "data/bus";
 pub(super) const PARTITIONS: u32 = 2;
 
 /// How often a living process asks again after an error before the test calls it one that does not pass.
@@ -38,6 +40,7 @@ impl Manner {
 pub(super) struct Session {
     pub(super) disk: FaultDisk,
     manner: Manner,
+    root: &'static str,
     bus: Option<FileBus>,
     publisher: Option<FilePublisher>,
 }
@@ -95,11 +98,17 @@ pub(super) fn suspicious(error: &eb_contract::Error) -> std::result::Result<(), 
 
 impl Session {
     pub(super) fn new(disk: FaultDisk, manner: Manner) -> Self {
-        Self { disk, manner, bus: None, publisher: None }
+        Self { disk, manner, root: ROOT, bus: None, publisher: None }
     }
 
-    pub(super) fn config(manner: Manner) -> FileBusConfig {
-        let mut config = FileBusConfig::new(ROOT);
+    /// In a process that runs beside others.
+    pub(super) fn beside(disk: FaultDisk, manner: Manner) -> Self {
+        Self { root: ROOT_ELSEWHERE, ..Self::new(disk, manner) }
+    }
+
+    pub(super) fn config(&self) -> FileBusConfig {
+        let manner = self.manner;
+        let mut config = FileBusConfig::new(self.root);
         config.group_wait = std::time::Duration::ZERO;
         config.preallocate_bytes = manner.preallocate;
         if manner.inline {
@@ -114,7 +123,7 @@ impl Session {
         if let Some(bus) = &self.bus {
             return Ok(bus.clone());
         }
-        let bus = FileBus::open_on(Self::config(self.manner), Arc::new(self.disk.clone()))?;
+        let bus = FileBus::open_on(self.config(), Arc::new(self.disk.clone()))?;
         match block_on(bus.reader().partitions(&topic())) {
             Err(e) if *e.kind() == ErrorKind::NotFound => bus.create_topic(&topic(), PARTITIONS)?,
             known => drop(known?),
@@ -173,8 +182,8 @@ impl Session {
                 self.read(&bus, account)
             }
             Step::ReadOutside => {
-                let outside = Self::new(self.disk.new_process(), self.manner);
-                let mut config = Self::config(self.manner);
+                let outside = Self::beside(self.disk.new_process(), self.manner);
+                let mut config = outside.config();
                 config.create = false;
                 match FileBus::open_on(config, Arc::new(outside.disk.clone())) {
                     Ok(bus) => outside.read(&bus, account),
