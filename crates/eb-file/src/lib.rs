@@ -9,10 +9,12 @@
 //! |---|---|
 //! | [`mod@format`] | the bytes, without I/O: [`line`](format::line) (one record), [`sidecar`](format::sidecar) (watermark, index entries) |
 //! | [`disk`] | the one way to the file system: [`disk::Disk`]; a test puts a faulty one underneath |
-//! | `layout` | names of files, `bus.json` and `topic.json`: read, checked, created |
-//! | `scan` | lines of a log in order, in large blocks: what recovery, reader and `verify` share |
-//! | `recovery` | opening a log for writing: lock, scan, set aside, write again |
-//! | `queue`, `writer`, `publisher` | calls become groups; groups become synced lines; synced lines become ACKs |
+//! | [`layout`] | names of files, `bus.json` and `topic.json`: read, checked, created |
+//! | [`scan`], [`assess`] | lines of a log in order, in large blocks; the judgement of the first bad one: what recovery, readers and `verify` share |
+//! | `recovery`, `lock`, `index` | opening a log for writing: lock, check, set aside, write again; keeping the sidecar behind the writer |
+//! | `publisher`, `batch` | the publishing handle: calls to partitions, answers to futures |
+//! | `queue`, `writer`, `commit` | calls become lines of a group; who writes it when; written, synced, answered, or undone |
+//! | `bus`, `config`, `offload` | what all handles share; limits; blocking work off the caller's runtime |
 //! | `reader`, `cursor`, `horizon`, `seek`, `block` | reading: handles, how far one may see, look-ups by offset and time, blocks that records are slices of |
 //! | [`verify`] | checking a bus, and repairing what may be repaired |
 //! | [`checkpoints`] | consumer checkpoints as files |
