@@ -243,7 +243,7 @@ fn covered_by_sum(line: &[u8]) -> Result<&[u8], LineDamage> {
 }
 
 /// Decodes lines in a row, gaining from what neighbours have in common: most were published in the same second.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct LineDecoder {
     /// The last time's text up to its point, and the second it means.
     second: [u8; SECOND_LEN],
@@ -251,6 +251,13 @@ pub struct LineDecoder {
 }
 
 const SECOND_LEN: usize = 20;
+
+impl Default for LineDecoder {
+    fn default() -> Self {
+        // The text must be a time: bytes that equal it are taken for one.
+        Self { second: *b"1970-01-01T00:00:00.", micros: 0 }
+    }
+}
 
 impl LineDecoder {
     /// Decodes one line, given without its newline. What came before never changes what comes out.
@@ -522,6 +529,8 @@ mod tests {
         assert_eq!(decoder.decode(&forged(&bad)), Err(LineDamage::Field("published_at_utc")));
         let bad = bad.replace("xZ", "0z");
         assert_eq!(decoder.decode(&forged(&bad)), Err(LineDamage::Field("published_at_utc")));
+        let bad = bad.replace("1970-01-01T00:00:00.", &"\0".repeat(SECOND_LEN)).replace("0z", "0Z");
+        assert_eq!(decode_line(&forged(&bad)), Err(LineDamage::Field("published_at_utc")), "no time at all");
     }
 
     #[test]
