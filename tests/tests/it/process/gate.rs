@@ -27,7 +27,7 @@ fn configuration(folder: &Path) -> PathBuf {
     assert!(copied.expect("cp is there").success());
     let profile = folder.join("config/platform/profiles/local.yaml");
     let text = std::fs::read_to_string(&profile).expect("the local profile");
-    let lagging = text.replace("    kind: embedded\n", "    kind: embedded\n    max_lag: 400\n");
+    let lagging = text.replace("    kind: embedded\n", "    kind: embedded\n    max_lag: 1000\n");
     assert_ne!(text, lagging, "the profile names an embedded index");
     std::fs::write(&profile, lagging).expect("a folder of our own");
     profile
@@ -154,7 +154,7 @@ fn a_gate_that_is_killed_again_and_again_admits_every_event_exactly_once() {
         let dir = tempfile::tempdir().unwrap();
         let profile = configuration(dir.path());
         let runs = dir.path().join("runs");
-        let (stream, count) = (rng.next_u64(), 1500);
+        let (stream, count) = (rng.next_u64(), 2500);
         let events: Vec<Event> = gate_events(stream).take(count).collect();
         let admitted = vec![false; count];
         let mut truth = Truth { events, places: BTreeMap::new(), admitted, evidence: 0, heard: 0 };
