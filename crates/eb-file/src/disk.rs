@@ -216,6 +216,21 @@ pub fn read_small(disk: &dyn Disk, path: &Path, limit: usize) -> io::Result<Vec<
     Ok(bytes)
 }
 
+/// Makes an empty file of its own under this name.
+///
+/// What had the name before is removed, not emptied: where a crash cut off a rename, a file system without a journal may show
+/// one file under both names, and emptying the temporary one would empty the good one.
+///
+/// # Errors
+/// As the operating system says.
+pub fn create_anew(disk: &dyn Disk, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+    match disk.remove(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    disk.open(path, OpenMode::Create)
+}
+
 /// Replaces a small file so that a crash leaves the old or the new content, durable when this returns.
 ///
 /// # Errors
@@ -225,8 +240,7 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = Path::new(&temporary);
-    let file = disk.open(temporary, OpenMode::Create)?;
-    file.set_len(0)?;
+    let file = create_anew(disk, temporary)?;
     write_full(&*file, content, 0)?;
     file.sync_all()?;
     drop(file);

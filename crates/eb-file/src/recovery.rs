@@ -11,7 +11,7 @@ use std::sync::Arc;
 use eb_contract::{Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
 
 use crate::assess::{Assessment, Fault, assess};
-use crate::disk::{Disk, DiskFile, OpenMode, read_full, write_full};
+use crate::disk::{Disk, DiskFile, OpenMode, create_anew, read_full, write_full};
 use crate::error::{corrupt, io_error};
 use crate::format::line::decode_line;
 use crate::format::sidecar::{Entry, Header, IndexSpacing, Position};
@@ -342,8 +342,7 @@ fn set_aside(
         }
     }
 
-    let copy = disk.open(&temporary, OpenMode::Create)?;
-    copy.set_len(0)?;
+    let copy = create_anew(disk, &temporary)?;
     let mut block = vec![0; BLOCK.min((to - from) as usize)];
     let mut at = from;
     while at < to {

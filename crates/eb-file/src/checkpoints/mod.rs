@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 
 pub use self::stored::PastReset;
 use self::stored::{MAX_FILE_BYTES, Stored};
-use crate::disk::{Disk, DiskLock, OpenMode, RealDisk, read_small, write_full};
+use crate::disk::{Disk, DiskLock, OpenMode, RealDisk, create_anew, read_small, write_full};
 use crate::error::io_error;
 use crate::layout::create_dir_all;
 use crate::offload::offload;
@@ -279,8 +279,7 @@ impl Inner {
     /// Replaces a file's content, durable once its folder is synced.
     fn put(&self, op: &'static str, path: &Path, stored: &Stored) -> Result<()> {
         let temporary = path.with_extension("json.tmp");
-        let written = self.disk.open(&temporary, OpenMode::Create).and_then(|file| {
-            file.set_len(0)?;
+        let written = create_anew(&*self.disk, &temporary).and_then(|file| {
             write_full(&*file, &stored.encode(), 0)?;
             file.sync_all()
         });

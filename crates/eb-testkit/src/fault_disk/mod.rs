@@ -8,8 +8,8 @@
 //!   512-byte sector *any one* of the states it has had since the last sync, independently of its neighbours, and the
 //!   file any one of the lengths it has had. What was never written reads as zeros.
 //! * **Names.** Creating, renaming and removing change the folder that processes see. Until the folder was synced, a
-//!   power cut lets any subset of those changes through (a rename whole or not at all). Syncing a file does not sync
-//!   its name.
+//!   power cut lets any subset of those changes through. A rename puts the new name in place in one step or not at all, but
+//!   the old name may still be there too (as on file systems without a journal). Syncing a file does not sync its name.
 //! * **Failed syncs.** Any part of the unsynced bytes reaches the medium, all of them count as clean from then on, and the next sync
 //!   succeeds without them. [`FaultDisk::evict`] then shows what the medium holds.
 //! * **Full disk.** Either one operation fails ([`Fault::Enospc`]), or the machine has a capacity
