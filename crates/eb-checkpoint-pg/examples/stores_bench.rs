@@ -20,24 +20,56 @@ use eb_testkit::services::{Postgres, PostgresOptions};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T = ()> = Result<T, Failure>;
 
-const ROUNDS: usize = 7;
-const ROUND: Duration = Duration::from_millis(1500);
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_millis(400);
 
 fn topic() -> Outcome<Topic> {
     Ok(Topic::new("fp.bus.traffic.v1")?)
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+/// Processor time of this process so far, in ticks of 10 ms; 0 where the system does not tell.
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
+    fields.into_iter().flatten().filter_map(|f| f.parse::<u64>().ok()).sum()
 }
 
-/// Runs `tasks` loops for a round; each turn of a loop does what it says. Gives back how much was done a second.
-async fn rate<F>(tasks: usize, turn: impl Fn(usize, u64) -> F + Clone + Send + 'static) -> Outcome<f64>
+/// What rounds have come to.
+#[derive(Default)]
+struct Rates {
+    a_second: Vec<f64>,
+    done: u64,
+    ticks: u64,
+}
+
+impl Rates {
+    fn push(&mut self, (a_second, done, ticks): (f64, u64, u64)) {
+        self.a_second.push(a_second);
+        self.done += done;
+        self.ticks += ticks;
+    }
+
+    fn median(&self) -> f64 {
+        let mut rates = self.a_second.clone();
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    }
+
+    fn cpu_micros(&self) -> f64 {
+        self.ticks as f64 * 10_000.0 / self.done.max(1) as f64
+    }
+}
+
+/// Runs `tasks` loops for a round; each turn of a loop does what it says. Gives back how much was done a second, how
+/// much in all, and what processor time the client took.
+async fn rate<F>(
+    tasks: usize,
+    turn: impl Fn(usize, u64) -> F + Clone + Send + 'static,
+) -> Outcome<(f64, u64, u64)>
 where
     F: Future<Output = Outcome<u64>> + Send + 'static,
 {
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), ticks());
     let running: Vec<_> = (0..tasks)
         .map(|task| {
             let turn = turn.clone();
@@ -55,7 +87,7 @@ where
     for task in running {
         done += task.await??;
     }
-    Ok(done as f64 / start.elapsed().as_secs_f64())
+    Ok((done as f64 / start.elapsed().as_secs_f64(), done, ticks() - before))
 }
 
 fn config(server: &Postgres) -> PgConfig {
@@ -99,7 +131,7 @@ async fn checkpoints(server: &Postgres, tasks: usize) -> Outcome {
             None => store.commit(&[first], &lease).await.remove(0)?,
         });
     }
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut ours, mut bare) = (Rates::default(), Rates::default());
     for _ in 0..ROUNDS {
         let (store, standing, lease) = (store.clone(), standing.clone(), lease.clone());
         ours.push(
@@ -135,12 +167,19 @@ async fn checkpoints(server: &Postgres, tasks: usize) -> Outcome {
             .await?,
         );
     }
-    report(&format!("checkpoint commits, {tasks} at once"), median(ours), median(bare));
+    report(&format!("checkpoint commits, {tasks} at once"), &ours, &bare);
     Ok(())
 }
 
-fn report(what: &str, ours: f64, bare: f64) {
-    println!("{what:<52} {ours:>10.0}/s   bare {bare:>10.0}/s   ratio {:.2}", ours / bare);
+fn report(what: &str, ours: &Rates, bare: &Rates) {
+    println!(
+        "{what:<50} {:>8.0}/s {:>6.1} us CPU   bare {:>8.0}/s {:>6.1} us CPU   ratio {:.2}",
+        ours.median(),
+        ours.cpu_micros(),
+        bare.median(),
+        bare.cpu_micros(),
+        ours.median() / bare.median()
+    );
 }
 
 fn key(n: u64) -> AdmissionKey {
@@ -177,11 +216,12 @@ async fn admissions(server: &Postgres, tasks: usize, batch: u64) -> Outcome {
     let topic = topic()?;
     let start_json = serde_json::to_string(&cuts)?;
     let policy_json = serde_json::to_string(&policy)?;
-    let next = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    // Keys of its own for every measurement.
+    let next = Arc::new(std::sync::atomic::AtomicU64::new((tasks as u64) << 48));
     let take = move |next: &std::sync::atomic::AtomicU64| {
         next.fetch_add(batch, std::sync::atomic::Ordering::Relaxed)
     };
-    let (mut reserved, mut admitted, mut raw) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut reserved, mut admitted, mut raw) = (Rates::default(), Rates::default(), Rates::default());
     for _ in 0..ROUNDS {
         for confirm in [false, true] {
             let (index, next, topic) = (index.clone(), next.clone(), topic.clone());
@@ -243,9 +283,8 @@ async fn admissions(server: &Postgres, tasks: usize, batch: u64) -> Outcome {
             .await?,
         );
     }
-    let raw = median(raw);
-    report(&format!("reservations, {tasks} callers x {batch}, to raw INSERTs"), median(reserved), raw);
-    report(&format!("reserved and confirmed, {tasks} callers x {batch}"), median(admitted), raw);
+    report(&format!("reservations, {tasks} callers x {batch}, to raw INSERTs"), &reserved, &raw);
+    report(&format!("reserved and confirmed, {tasks} callers x {batch}"), &admitted, &raw);
     index.close().await?;
     Ok(())
 }
@@ -255,9 +294,9 @@ async fn single_calls(server: &Postgres, callers: usize) -> Outcome {
     let gate = PgIndexConfig::new("bench");
     let index = Arc::new(PgAdmissionIndex::open(&config(server), &gate).await?);
     let topic = topic()?;
-    let next = Arc::new(std::sync::atomic::AtomicU64::new(1 << 40));
-    let mut rates = Vec::new();
-    for _ in 0..3 {
+    let next = Arc::new(std::sync::atomic::AtomicU64::new((callers as u64) << 32));
+    let mut rates = Rates::default();
+    for _ in 0..5 {
         let (index, topic, next) = (index.clone(), topic.clone(), next.clone());
         let measured = rate(callers, move |_, _| {
             let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -291,7 +330,8 @@ async fn single_calls(server: &Postgres, callers: usize) -> Outcome {
         });
         rates.push(measured.await?);
     }
-    println!("{:<52} {:>10.0}/s", format!("reserve + confirm one by one, {callers} callers"), median(rates));
+    let what = format!("reserve + confirm one by one, {callers} callers");
+    println!("{what:<50} {:>8.0}/s {:>6.1} us CPU", rates.median(), rates.cpu_micros());
     index.close().await?;
     Ok(())
 }
