@@ -353,7 +353,10 @@ impl Disk for FaultDisk {
             }
             let folder = machine.folder(folder)?;
             let node = folder.get(&from).ok_or(io::ErrorKind::NotFound)?;
-            folder.change(NameChange::Rename { from, to, node });
+            // Two names of one file stay as they are, says POSIX.
+            if folder.get(&to) != Some(node) {
+                folder.change(NameChange::Rename { from, to, node });
+            }
             Ok(())
         })
     }

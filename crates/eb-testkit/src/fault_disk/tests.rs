@@ -142,6 +142,26 @@ fn a_replaced_file_has_its_old_or_new_content_whatever_survives() {
     assert_eq!(seen.len(), 3);
 }
 
+/// A rename that was cut off may leave the temporary file as another name of the good one.
+#[test]
+fn a_file_that_is_replaced_again_after_a_power_cut_has_a_whole_content_too() {
+    let mut doubled = 0;
+    for seed in 0..400 {
+        let mut rng = Rng::new(seed);
+        let disk = FaultDisk::new(seed);
+        durable(&disk, "/f", b"old");
+        disk.plan(Plan::of(OpKind::SyncDir, 0, Fault::PowerCut));
+        assert!(replace_file(&disk, path("/f"), b"new").is_err());
+        let disk = disk.power_on(Survival::draw(&mut rng));
+        doubled += u32::from(content(&disk, "/f") == content(&disk, "/f.tmp"));
+        disk.plan(Plan::any(rng.range(0..9), Fault::PowerCut));
+        let _ = replace_file(&disk, path("/f"), b"newest");
+        let after = content(&disk.power_on(Survival::draw(&mut rng)), "/f").unwrap();
+        assert!([&b"old"[..], b"new", b"newest"].contains(&&after[..]), "seed {seed}: {after:?}");
+    }
+    assert!(doubled > 20, "{doubled}");
+}
+
 #[test]
 fn without_the_sync_before_the_rename_a_replaced_file_may_be_empty() {
     let torn = (0..100).filter(|seed| {
