@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::stores::Checkpoint;
 use crate::{Offset, OffsetKind, Timestamp};
 
 /// A cut in a partition, between what lies before it and what lies after it. The only position that is ever stored.
@@ -149,11 +150,40 @@ pub enum StartAt {
     Timestamp(Timestamp),
     /// A cut. One past the head waits for the records to come: `Next(n)` beyond the head is not an error.
     Cut(Cut),
+    /// The cut of a checkpoint whose consumer is known to have been at the head at a time. A backend that cannot
+    /// tell whether records between an expired one and the oldest left are missing takes it for [`StartAt::Cut`]
+    /// unless that time lies within the retention: whatever came after it is still there then, so nothing was
+    /// missed. Backends that know exactly what was trimmed always take it for [`StartAt::Cut`].
+    Resume {
+        /// Where to go on.
+        cut: Cut,
+        /// When the consumer was at the head, by its own clock: nothing it had not read was there then.
+        caught_up_at: Timestamp,
+    },
+}
+
+impl StartAt {
+    /// The cut that it names, if it names one.
+    #[must_use]
+    pub fn cut(&self) -> Option<Cut> {
+        match self {
+            Self::Cut(cut) | Self::Resume { cut, .. } => Some(*cut),
+            Self::Earliest | Self::Latest | Self::Timestamp(_) => None,
+        }
+    }
 }
 
 impl From<Cut> for StartAt {
     fn from(cut: Cut) -> Self {
         Self::Cut(cut)
+    }
+}
+
+/// Where the consumer of a checkpoint goes on.
+impl From<&Checkpoint> for StartAt {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        let cut = checkpoint.cut;
+        checkpoint.caught_up_at.map_or(Self::Cut(cut), |caught_up_at| Self::Resume { cut, caught_up_at })
     }
 }
 

@@ -69,7 +69,7 @@ impl FileReader {
         start: StartAt,
     ) -> Result<Box<dyn Cursor>> {
         const OP: &str = "cursor";
-        if let StartAt::Cut(cut) = &start {
+        if let Some(cut) = &start.cut() {
             self.closing.check(OP)?;
             check_cut(topic, partition, cut)?;
         }
@@ -80,7 +80,9 @@ impl FileReader {
             |view, cut, next, byte, block| Opened { view, cut, next, byte, block, pool: pool.clone() };
         let at_end = |view| opened(view, next_cut(end.next), end.next, Some(end.bytes), None);
         let opened = match start {
-            StartAt::Earliest | StartAt::Cut(Cut::Begin | Cut::End) => {
+            StartAt::Earliest
+            | StartAt::Cut(Cut::Begin | Cut::End)
+            | StartAt::Resume { cut: Cut::Begin | Cut::End, .. } => {
                 opened(view, Cut::Begin, 0, Some(0), None)
             }
             StartAt::Latest => {
@@ -108,7 +110,9 @@ impl FileReader {
                     }
                 }
             }
-            StartAt::Cut(cut @ (Cut::Next(offset) | Cut::After(offset))) => {
+            // No record of a file log expires, so when the consumer was at the head says nothing new.
+            StartAt::Cut(cut @ (Cut::Next(offset) | Cut::After(offset)))
+            | StartAt::Resume { cut: cut @ (Cut::Next(offset) | Cut::After(offset)), .. } => {
                 let next = offset.as_u64().unwrap_or_default() + u64::from(matches!(cut, Cut::After(_)));
                 // A line behind the end is looked for once it is there, any other at the first read.
                 let byte = match next {

@@ -130,7 +130,8 @@ impl PartitionLog {
                 let first = self.records.partition_point(|r| r.eb_ref.published_at_utc < at);
                 self.records.get(first).map_or_else(|| self.head_cut(), |r| Cut::Next(r.eb_ref.offset))
             }
-            StartAt::Cut(cut) => {
+            // What was trimmed is known exactly.
+            StartAt::Cut(cut) | StartAt::Resume { cut, .. } => {
                 self.check_kind(&cut)?;
                 if matches!(cut, Cut::End) && self.children.is_none() {
                     return Err(error::invalid(
