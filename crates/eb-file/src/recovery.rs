@@ -154,9 +154,8 @@ pub(crate) fn recover_locked(
     let mut rewritten_bytes = 0;
     if !clean {
         let cut = || -> io::Result<u64> {
-            if len > seen.end.bytes {
-                file.set_len(seen.end.bytes)?;
-            }
+            // Also where the log ends there already: it may show a cut whose sync failed.
+            file.set_len(seen.end.bytes)?;
             let rewritten = write_again(&*file, seen.proven.bytes, seen.end.bytes)?;
             file.sync_all()?;
             Ok(rewritten)

@@ -96,6 +96,7 @@ impl FileImage {
     pub(super) fn set_len(&mut self, len: usize) {
         let before = self.cache.len();
         self.cache.resize(len, 0);
+        // Also if it is the one that the cache shows: after a failed sync, that is how a program puts it before the next one.
         self.lengths.push(len);
         // What was cut off reads as zeros should the file grow again.
         if len < before {

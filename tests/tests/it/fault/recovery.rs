@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use eb_file::RecoveryReport;
 use eb_system_tests::{block_on, topic};
-use eb_testkit::fault_disk::{Fault, FaultDisk, Plan, Survival};
+use eb_testkit::fault_disk::{Fault, FaultDisk, OpKind, Plan, Survival};
 use eb_testkit::{Rng, is_long, seed};
 
 use super::session::{Account, Manner, ROOT, Session};
@@ -46,7 +46,7 @@ impl Wreck {
             session.step(step, &mut account).expect("a calm disk");
         }
         let torn = Step::Batch((0..6).map(|n| (n % 2, rng.index(1500))).collect());
-        disk.plan(Plan::of(eb_testkit::fault_disk::OpKind::SyncData, rng.range(0..2), Fault::PowerCut));
+        disk.plan(Plan::of(OpKind::SyncData, rng.range(0..2), Fault::PowerCut));
         session.step(&torn, &mut account).expect("errors of a dead process say nothing");
         assert!(!disk.is_powered());
         let _ = session.close();
@@ -119,4 +119,38 @@ fn a_recovery_that_is_cut_off_anywhere_and_run_again_gives_the_same_log_and_lose
             }
         }
     }
+}
+
+/// The cut shows in the page cache, and the medium may know nothing of it: the next recovery must not take the log's length for durable.
+#[test]
+fn a_cut_whose_sync_failed_is_made_again_by_the_next_recovery() {
+    let mut uncut = 0;
+    for seed in 0..32 {
+        let disk = FaultDisk::new(seed);
+        let manner = Manner { preallocate: 5000, inline: false };
+        let mut session = Session::new(disk.clone(), manner);
+        let everywhere = Step::Together((0..5).map(|key| (key, 50)).collect());
+        session.step(&everywhere, &mut Account::default()).expect("a calm disk");
+        let before = logs(&disk);
+        let disk = disk.restart();
+        let _ = session.close();
+
+        disk.plan(Plan::of(OpKind::SyncAll, 0, Fault::Eio));
+        recover(&disk).expect_err("the sync of the cut fails");
+        let log = PathBuf::from(&disk.struck()[0].path);
+        let len =
+            |files: &[(PathBuf, Vec<u8>)]| files.iter().find(|(path, _)| *path == log).map(|(_, b)| b.len());
+        assert!(len(&before) > len(&logs(&disk)), "{} looks cut", log.display());
+        uncut += u32::from(len(&disk.media()) == len(&before));
+
+        let again = disk.restart();
+        recover(&again).unwrap();
+        let after = logs(&again);
+        let next = again.power_on(Survival::Nothing);
+        assert!(logs(&next) == after, "seed {seed}: the power cut undid a cut that was called durable");
+        let reports = recover(&next).unwrap();
+        assert!(reports.iter().all(|report| report.torn.is_none()), "seed {seed}: {reports:?}");
+        assert!(logs(&next) == after, "seed {seed}");
+    }
+    assert!(uncut > 0, "no failed sync left the medium with the length that it had");
 }
