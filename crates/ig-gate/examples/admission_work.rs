@@ -2,7 +2,9 @@
 //! ACKs at once. One thread, its CPU time (where the system tells it; else the clock's). For comparison: reading each
 //! event into a `serde_json::Value`.
 //!
-//! `cargo run --release -p ig-gate --example admission_work [events] [rounds]`
+//! Two cases: the generator's events as they come, and those of them whose sizes lie around 600 B.
+//!
+//! `cargo run --release -p ig-gate --example admission_work [events] [rounds] [all|600]`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,47 +120,83 @@ fn cpu_nanoseconds() -> Option<u64> {
     std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse().ok()
 }
 
+/// How far an event's size may lie from what a case asks for.
+const TOLERANCE: usize = 60;
+
+/// Clean events; those of about `size` bytes where it is given, so that their mean is within a few bytes of it.
+fn events(count: usize, size: Option<usize>) -> Vec<Bytes> {
+    let mut off = 0;
+    Generator::new(1, Mix::CLEAN)
+        .map(|event| Bytes::from(event.bytes))
+        .filter(|event| {
+            let Some(size) = size else { return true };
+            let fits = event.len().abs_diff(size) <= TOLERANCE;
+            // Neither the smaller nor the larger ones may win.
+            let error = event.len() as i64 - size as i64;
+            let balanced = fits && (off == 0 || (off > 0) != (error > 0));
+            off += if balanced { error } else { 0 };
+            balanced
+        })
+        .take(count)
+        .collect()
+}
+
+/// Microseconds of one thread for each event, through a gate of its own.
+fn admit(runtime: &tokio::runtime::Runtime, events: &[Bytes]) -> Result<f64, Box<dyn std::error::Error>> {
+    let gate = runtime.block_on(open())?;
+    let started = Stopwatch::start();
+    runtime.block_on(async {
+        for (n, event) in events.iter().enumerate() {
+            gate.admit(event.clone()).await?;
+            if n % 1000 == 999 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok::<_, ig_gate::GateError>(())
+    })?;
+    let each = started.seconds() * 1e6 / events.len().max(1) as f64;
+    runtime.block_on(gate.close())?;
+    Ok(each)
+}
+
+/// Microseconds of one thread for reading each event into a [`serde_json::Value`].
+fn values(events: &[Bytes]) -> Result<f64, serde_json::Error> {
+    let started = Stopwatch::start();
+    for event in events {
+        std::hint::black_box(serde_json::from_slice::<serde_json::Value>(event)?);
+    }
+    Ok(started.seconds() * 1e6 / events.len().max(1) as f64)
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let count: usize = args.next().map_or(Ok(200_000), |a| a.parse())?;
     let rounds: usize = args.next().map_or(Ok(5), |a| a.parse())?;
-    let events: Vec<Bytes> =
-        Generator::new(1, Mix::CLEAN).take(count).map(|event| Bytes::from(event.bytes)).collect();
-    let bytes: usize = events.iter().map(Bytes::len).sum();
-    println!("{count} events of {} bytes on average", bytes / count.max(1));
+    let sizes = match args.next().as_deref() {
+        None => vec![Some(600), None],
+        Some("all") => vec![None],
+        Some(size) => vec![Some(size.parse()?)],
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        let started = Stopwatch::start();
-        for event in &events {
-            std::hint::black_box(serde_json::from_slice::<serde_json::Value>(event)?);
+    for size in sizes {
+        let events = events(count, size);
+        let bytes: usize = events.iter().map(Bytes::len).sum();
+        println!("{count} events of {} bytes on average", bytes / count.max(1));
+        let value = values(&events)?;
+        let mut times = Vec::new();
+        for _ in 0..rounds {
+            let each = admit(&runtime, &events)?;
+            println!(
+                "{each:7.2} µs each, {:9.0} events/s; a Value alone {value:5.2} µs, so {:.1} of these",
+                1e6 / each,
+                each / value
+            );
+            times.push(each);
         }
-        let value = started.seconds() / count.max(1) as f64;
-        let gate = runtime.block_on(open())?;
-        let started = Stopwatch::start();
-        runtime.block_on(async {
-            for (n, event) in events.iter().enumerate() {
-                gate.admit(event.clone()).await?;
-                if n % 1000 == 999 {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Ok::<_, ig_gate::GateError>(())
-        })?;
-        let each = started.seconds() / count.max(1) as f64;
-        println!(
-            "{:7.2} µs each, {:9.0} events/s; a Value alone {:5.2} µs, so {:.1} of these",
-            each * 1e6,
-            1.0 / each,
-            value * 1e6,
-            each / value
-        );
-        times.push(each);
-        runtime.block_on(gate.close())?;
-    }
-    times.sort_by(f64::total_cmp);
-    if let Some(median) = times.get(times.len() / 2) {
-        println!("median: {:.2} µs each, {:.0} events/s on one core", median * 1e6, 1.0 / median);
+        times.sort_by(f64::total_cmp);
+        if let Some(median) = times.get(times.len() / 2) {
+            println!("median: {median:.2} µs each, {:.0} events/s on one core", 1e6 / median);
+        }
     }
     Ok(())
 }
