@@ -1,7 +1,9 @@
-//! Project tasks: `cargo xtask smoke | test | bench`.
+//! Project tasks: `cargo xtask smoke | test | services | bench | deny`.
 
 mod bench;
 mod deny;
+mod services;
+mod signals;
 mod smoke;
 mod suite;
 
@@ -26,6 +28,9 @@ enum Task {
     Smoke(smoke::Options),
     /// Run every test: unit, property, conformance, fault, crash and command-line suites
     Test(suite::Options),
+    /// Start, stop and show Kinesis (LocalStack) and Postgres for development
+    #[command(subcommand)]
+    Services(services::Command),
     /// Measure against raw baselines in the same run (release build)
     Bench(bench::Options),
     /// Check licences, bans and sources of all dependencies by deny.toml
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Smoke(options) => smoke::run(&options),
         Task::Test(options) => suite::run(&options),
+        Task::Services(command) => services::run(&command),
         Task::Bench(options) => bench::run(&options),
         Task::Deny => deny::run(),
     };

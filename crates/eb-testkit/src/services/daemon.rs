@@ -15,7 +15,8 @@ use super::{During, Result, ServiceError};
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for the owner's end, then does what the owner can no longer do. Arguments: process group, signal, folder to
-/// remove (or nothing).
+/// remove (or nothing). What strays are known by comes in the environment, for in an argument the guardian's own command
+/// line would hold it.
 const GUARDIAN: &str = r#"
 # A zombie is nobody any more: where nobody reaps, it would stay.
 alive() { ps -A -o pgid=,stat= | grep -q "^ *$1 *[^Z ]"; }
@@ -25,6 +26,9 @@ kill "-$2" "-$1" 2>/dev/null
 tries=0
 while alive "$1" && [ "$tries" -lt 60 ]; do sleep 0.1; tries=$((tries + 1)); done
 kill -KILL "-$1" 2>/dev/null
+ps -A -ww -o pid=,args= | while read -r pid args; do
+    case "$args" in *"$EB_STRAYS"*) kill -KILL "$pid" 2>/dev/null ;; esac
+done
 if [ -n "$3" ]; then rm -rf -- "$3"; sleep 0.3; rm -rf -- "$3"; fi
 "#;
 
@@ -67,18 +71,21 @@ pub(crate) struct Daemon {
     child: Child,
     guardian: Option<Child>,
     log: PathBuf,
+    home: PathBuf,
     stop_by: Signal,
 }
 
 impl Daemon {
-    /// Starts a server whose output goes to `log`. `stop_by` ends it; `folder` goes with it when its owner dies.
+    /// Starts a server whose home is a folder of its own: its output goes to `log` in it, and processes that it starts
+    /// are known by it. `stop_by` ends the server; where `home_goes`, the folder goes with it when its owner dies.
     pub(crate) fn start(
         command: &mut Command,
-        log: &Path,
+        home: &Path,
         stop_by: Signal,
-        folder: Option<&Path>,
+        home_goes: bool,
     ) -> Result<Self> {
-        let out = File::options().create(true).append(true).open(log);
+        let log = home.join("log");
+        let out = File::options().create(true).append(true).open(&log);
         let out = out.during(|| format!("open {}", log.display()))?;
         let err = out.try_clone().during(|| format!("open {}", log.display()))?;
         let child = command
@@ -88,8 +95,8 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .during(|| format!("start {}", command.get_program().display()))?;
-        let mut daemon = Self { child, guardian: None, log: log.to_owned(), stop_by };
-        daemon.guardian = Some(guard(daemon.pid(), stop_by, folder)?);
+        let mut daemon = Self { child, guardian: None, log, home: home.to_owned(), stop_by };
+        daemon.guardian = Some(guard(daemon.pid(), stop_by, home, home_goes)?);
         Ok(daemon)
     }
 
@@ -155,6 +162,7 @@ impl Daemon {
             }
         };
         kill_group(self.pid(), Signal::Kill);
+        kill_strays(&self.home);
         self.dismiss();
         ended
     }
@@ -189,10 +197,11 @@ impl Drop for Daemon {
     }
 }
 
-fn guard(group: u32, signal: Signal, folder: Option<&Path>) -> Result<Child> {
+fn guard(group: u32, signal: Signal, home: &Path, home_goes: bool) -> Result<Child> {
     Command::new("sh")
         .args(["-c", GUARDIAN, "guardian", &group.to_string(), signal.name()])
-        .arg(folder.unwrap_or(Path::new("")))
+        .arg(if home_goes { home } else { Path::new("") })
+        .env("EB_STRAYS", stray_mark(home))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -212,21 +221,36 @@ fn kill_group(leader: u32, signal: Signal) {
     }
 }
 
-/// Ends a process group that is not a child of ours: politely, then for good.
-pub(crate) fn stop_group(leader: u32) {
-    let Some(pid) = pid_of(leader) else { return };
-    // For Postgres this is the fast shutdown, for the others an interrupt from the keyboard.
-    kill_group(leader, Signal::Int);
-    let start = Instant::now();
-    let mut asked = false;
-    while rustix::process::test_kill_process_group(pid).is_ok() && start.elapsed() < STOP_PATIENCE {
-        if !asked && start.elapsed() > Duration::from_secs(3) {
-            kill_group(leader, Signal::Term);
-            asked = true;
+/// What the command line of a process holds that a server started out of its folder, and of no other.
+fn stray_mark(home: &Path) -> PathBuf {
+    home.join("root").join("")
+}
+
+/// Ends what a server has started in process groups of their own, as LocalStack does with its engine, and has not ended.
+pub(crate) fn kill_strays(home: &Path) {
+    let mark = stray_mark(home).display().to_string();
+    let Ok(output) = Command::new("ps").args(["-A", "-ww", "-o", "pid=,args="]).output() else { return };
+    for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains(&mark)) {
+        let pid =
+            line.trim_start().split(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may end by itself meanwhile.
+            let _ = rustix::process::kill_process(pid, Sig::KILL);
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
-    kill_group(leader, Signal::Kill);
+}
+
+/// Ends a server that is not a child of ours, with all it started: in good order, then for good.
+pub(crate) fn stop_other(leader: u32, home: &Path, stop_by: Signal) {
+    if let Some(pid) = pid_of(leader) {
+        kill_group(leader, stop_by);
+        let start = Instant::now();
+        while rustix::process::test_kill_process_group(pid).is_ok() && start.elapsed() < STOP_PATIENCE {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill_group(leader, Signal::Kill);
+    }
+    kill_strays(home);
 }
 
 #[cfg(test)]
@@ -234,17 +258,22 @@ mod tests {
     use super::*;
     use crate::services::folder::ProcessName;
 
-    /// A leader with a child of its own, as LocalStack has one.
-    fn family(folder: &Path, folder_goes: bool) -> (Daemon, u32) {
-        let log = folder.join("log");
-        let mut command = Command::new("sh");
-        command.args(["-c", "sleep 300 & echo $!; wait"]);
-        let daemon = Daemon::start(&mut command, &log, Signal::Term, folder_goes.then_some(folder)).unwrap();
-        let child = crate::services::poll_until("the child", Duration::from_secs(20), || {
-            let text = std::fs::read_to_string(&log).unwrap();
-            Ok(text.strip_suffix('\n').and_then(|line| line.parse().ok()))
+    /// A leader with two children: one of its group, and one that has a group of its own, as LocalStack's engine has.
+    fn family(home: &Path, home_goes: bool) -> (Daemon, [u32; 2]) {
+        let stray = home.join("root/engine.sh");
+        std::fs::create_dir_all(home.join("root")).unwrap();
+        std::fs::write(&stray, "while :; do sleep 1; done").unwrap();
+        let mut command = Command::new("bash");
+        let script = "sleep 300 & echo $!; set -m; sh \"$0\" & echo $!; wait";
+        command.args(["-c", script]).arg(&stray);
+        let daemon = Daemon::start(&mut command, home, Signal::Term, home_goes).unwrap();
+        let children = crate::services::poll_until("the children", Duration::from_secs(20), || {
+            let text = std::fs::read_to_string(home.join("log")).unwrap();
+            let mut pids =
+                text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')?.parse().ok());
+            Ok(pids.next().zip(pids.next()).map(|(a, b)| [a, b]))
         });
-        (daemon, child.unwrap())
+        (daemon, children.unwrap())
     }
 
     fn ends(pid: u32) {
@@ -257,11 +286,19 @@ mod tests {
     #[test]
     fn dropping_a_server_ends_its_children_too() {
         let folder = tempfile::tempdir().unwrap();
-        let (daemon, child) = family(folder.path(), false);
+        let (daemon, children) = family(folder.path(), false);
         let leader = daemon.pid();
         drop(daemon);
         ends(leader);
-        ends(child);
+        children.into_iter().for_each(ends);
+    }
+
+    #[test]
+    fn killing_a_server_leaves_none_of_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let (daemon, children) = family(folder.path(), false);
+        daemon.stop(Signal::Kill).unwrap();
+        children.into_iter().for_each(ends);
     }
 
     #[test]
@@ -269,11 +306,11 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("server");
         std::fs::create_dir(&folder).unwrap();
-        let (mut daemon, child) = family(&folder, true);
+        let (mut daemon, children) = family(&folder, true);
         // What the system does for a process that is killed: its end of the pipe is closed, nothing else happens.
         drop(daemon.guardian.as_mut().unwrap().stdin.take());
         daemon.wait(Duration::from_secs(20)).unwrap();
-        ends(child);
+        children.into_iter().for_each(ends);
         daemon.guardian.as_mut().unwrap().wait().unwrap();
         assert!(!folder.exists());
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{During, Result, ServiceError, daemon};
+use super::{During, Result, ServiceError, Signal, daemon};
 
 /// The folder of all services: `services` in the target folder of the workspace.
 ///
@@ -107,6 +107,13 @@ impl Record {
             .during(|| format!("write {}", file.display()))
     }
 
+    /// Stops the server, which belongs to nobody, or to somebody else.
+    pub(crate) fn stop(&self, folder: &Path) {
+        // Postgres waits for its clients to leave when it is told to end politely; nobody needs its data any more.
+        let stop_by = if self.service == "postgres" { Signal::Quit } else { Signal::Term };
+        daemon::stop_other(self.server.pid, folder, stop_by);
+    }
+
     /// The record of a folder; `None` where there is none, or none that is whole.
     pub(crate) fn read(folder: &Path) -> Option<Self> {
         let text = fs::read_to_string(folder.join("record")).ok()?;
@@ -173,7 +180,7 @@ pub fn clean_orphans() -> Result<Vec<String>> {
         };
         if record.owner.as_ref().is_some_and(|owner| !owner.is_alive()) {
             if record.server.is_alive() {
-                daemon::stop_group(record.server.pid);
+                record.stop(&folder);
             }
             remove(&folder)?;
             cleaned.push(folder.display().to_string());

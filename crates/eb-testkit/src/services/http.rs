@@ -17,12 +17,24 @@ pub struct HttpAnswer {
 /// within ten seconds.
 #[must_use]
 pub fn http(port: u16, method: &str, path: &str, body: Option<&str>) -> Option<HttpAnswer> {
+    let head = format!("{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\n");
+    send(port, &head, body.unwrap_or_default(), Duration::from_secs(10))
+}
+
+/// Calls an operation of Kinesis, unsigned: emulators look at no signature.
+pub(super) fn call_kinesis(port: u16, operation: &str, patience: Duration) -> Option<HttpAnswer> {
+    let head = format!(
+        "POST / HTTP/1.0\r\nContent-Type: application/x-amz-json-1.1\r\nX-Amz-Target: Kinesis_20131202.{operation}\r\n"
+    );
+    send(port, &head, "{}", patience)
+}
+
+fn send(port: u16, head: &str, body: &str, patience: Duration) -> Option<HttpAnswer> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let body = body.unwrap_or_default();
+    stream.set_read_timeout(Some(patience)).ok()?;
     let request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "{head}Host: 127.0.0.1:{port}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(request.as_bytes()).ok()?;

@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use super::daemon::{Daemon, Signal};
 use super::folder::{self, ProcessName, Record};
-use super::{PATIENCE, Result, ServiceError, free_port, http, install, poll_until};
+use super::{PATIENCE, Result, ServiceError, free_port, http, install, poll_until, port_for};
 
 /// The version that everything here was tried with.
 const VERSION: &str = "0.6.2";
+/// The engine's own limit is an account's; suites have more streams than that.
+pub(super) const SHARD_LIMIT: &str = "100000";
 
 /// How an engine is set up.
 #[derive(Debug, Clone, Default)]
 pub struct KinesisLocalOptions {
     /// Keeps streams and records in its folder, so that they outlive a restart (written once a second).
     pub persist: bool,
-    /// Further variables of its environment, such as `("SHARD_LIMIT", "100")`.
+    /// The port to listen on; a free one without.
+    pub port: Option<u16>,
+    /// Further variables of its environment, such as `("CREATE_STREAM_DURATION", "1s")`.
     pub environment: Vec<(String, String)>,
 }
 
@@ -56,7 +60,7 @@ impl KinesisLocal {
         options: &KinesisLocalOptions,
         remove: bool,
     ) -> Result<Self> {
-        let (port, tls_port) = (free_port()?, free_port()?);
+        let (port, tls_port) = (port_for("kinesis-local", options.port)?, free_port()?);
         let options = options.clone();
         let mut engine = Self { package, folder, port, tls_port, options, daemon: None, remove };
         engine.run()?;
@@ -88,6 +92,11 @@ impl KinesisLocal {
         }
     }
 
+    /// An error with the end of its log when it has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.daemon.as_mut().map_or(Ok(()), |daemon| daemon.check_alive("kinesis-local"))
+    }
+
     pub(crate) fn leave(mut self) -> Option<u32> {
         self.remove = false;
         self.daemon.take().map(Daemon::leave)
@@ -99,6 +108,7 @@ impl KinesisLocal {
         command.env("KINESIS_MOCK_CERT_PATH", self.package.join("server.json"));
         command.env("KINESIS_MOCK_PLAIN_PORT", self.port.to_string());
         command.env("KINESIS_MOCK_TLS_PORT", self.tls_port.to_string());
+        command.env("SHARD_LIMIT", SHARD_LIMIT);
         if self.options.persist {
             command.envs([
                 ("SHOULD_PERSIST_DATA", "true"),
@@ -108,9 +118,7 @@ impl KinesisLocal {
             command.env("PERSIST_PATH", &self.folder);
         }
         command.envs(self.options.environment.iter().map(|(k, v)| (k, v)));
-        let log = self.folder.join("log");
-        let goes = self.remove.then_some(self.folder.as_path());
-        let mut daemon = Daemon::start(&mut command, &log, Signal::Term, goes)?;
+        let mut daemon = Daemon::start(&mut command, &self.folder, Signal::Term, self.remove)?;
         record("kinesis-local", &daemon, &self.folder, &self.url())?;
         poll_until("kinesis-local", PATIENCE, || {
             daemon.check_alive("kinesis-local")?;

@@ -1,15 +1,17 @@
 //! LocalStack in host mode, from a pinned lock file, with its Kinesis engine installed beforehand.
 //!
 //! The lock file (`xtask/services/localstack-4.9.2.lock.txt`) pins every package: unpinned installations break, and later
-//! releases fail in every Kinesis call or want a token. The engine is a child process of LocalStack, in its process group.
+//! releases fail in every Kinesis call or want a token. The engine is a child process of LocalStack in a process group of
+//! its own; what ends LocalStack sees to it that the engine ends too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::daemon::{Daemon, Signal};
-use super::kinesis_local::record;
-use super::{During, PATIENCE, Result, ServiceError, folder, free_port, http, install, poll_until};
+use super::http::call_kinesis;
+use super::kinesis_local::{SHARD_LIMIT, record};
+use super::{During, PATIENCE, Result, ServiceError, folder, http, install, poll_until, port_for};
 
 const VERSION: &str = "4.9.2";
 /// The version of the engine that this LocalStack asks for.
@@ -34,7 +36,7 @@ impl LocalStack {
     pub fn start() -> Result<Self> {
         folder::clean_orphans()?;
         let installed = Self::install()?;
-        Self::start_in(installed, folder::make_own("localstack")?, true)
+        Self::start_in(installed, folder::make_own("localstack")?, None, true)
     }
 
     pub(crate) fn install() -> Result<PathBuf> {
@@ -51,8 +53,14 @@ impl LocalStack {
         })
     }
 
-    pub(crate) fn start_in(installed: PathBuf, folder: PathBuf, remove: bool) -> Result<Self> {
-        let mut localstack = Self { installed, folder, port: free_port()?, daemon: None, remove };
+    pub(crate) fn start_in(
+        installed: PathBuf,
+        folder: PathBuf,
+        port: Option<u16>,
+        remove: bool,
+    ) -> Result<Self> {
+        let port = port_for("LocalStack", port)?;
+        let mut localstack = Self { installed, folder, port, daemon: None, remove };
         localstack.run()?;
         Ok(localstack)
     }
@@ -97,6 +105,11 @@ impl LocalStack {
         }
     }
 
+    /// An error with the end of its log when it has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.daemon.as_mut().map_or(Ok(()), |daemon| daemon.check_alive("LocalStack"))
+    }
+
     pub(crate) fn leave(mut self) -> Option<u32> {
         self.remove = false;
         self.daemon.take().map(Daemon::leave)
@@ -115,17 +128,27 @@ impl LocalStack {
             ("DISABLE_EVENTS", "1"),
             ("SKIP_SSL_CERT_DOWNLOAD", "1"),
             ("KINESIS_LATENCY", "0"),
+            ("KINESIS_SHARD_LIMIT", SHARD_LIMIT),
+            // It would be written every few seconds, not with every ACK: what is left after a crash would lack facts.
+            ("KINESIS_PERSISTENCE", "0"),
             ("ENABLE_CONFIG_UPDATES", "1"),
             ("PYTHONUNBUFFERED", "1"),
         ]);
-        let log = self.folder.join("log");
-        let goes = self.remove.then_some(self.folder.as_path());
-        let mut daemon = Daemon::start(&mut command, &log, Signal::Term, goes)?;
+        let mut daemon = Daemon::start(&mut command, &self.folder, Signal::Term, self.remove)?;
         record("localstack", &daemon, &self.folder, &self.url())?;
         poll_until("LocalStack", PATIENCE, || {
             daemon.check_alive("LocalStack")?;
             Ok(http(self.port, "GET", "/_localstack/health", None).filter(|a| a.status == 200))
         })?;
+        // The first call starts the engine: one that cannot be started is to be named here.
+        let answer = call_kinesis(self.port, "ListStreams", PATIENCE);
+        if answer.as_ref().is_none_or(|answer| answer.status != 200) {
+            let said = answer.map_or_else(|| "no answer".to_owned(), |answer| answer.body);
+            let log = daemon.log_end();
+            return Err(ServiceError::new(format!(
+                "LocalStack cannot start its Kinesis engine: {said}: {log}"
+            )));
+        }
         self.daemon = Some(daemon);
         Ok(())
     }

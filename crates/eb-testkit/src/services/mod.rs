@@ -9,7 +9,7 @@
 //!   installed/localstack-4.9.2/       a Python environment from a pinned lock file
 //!   installed/kinesis-local-0.6.2/    an npm package
 //!   run/postgres-4711-0/              one server: its data, its log, its record
-//!   up/postgres/                      a server that `services up` left running
+//!   up/postgres/                      a server of `services up`
 //! ```
 //!
 //! # No server outlives its owner
@@ -20,14 +20,15 @@
 //! | and the guardian are killed together | the next start of any service, or [`fleet::down`]: both look for records whose owner is gone |
 //!
 //! Servers are leaders of a process group of their own, so that Ctrl-C does not reach them before their owner is done,
-//! and so that children of theirs (the node engine of LocalStack) can be stopped with them.
+//! and so that children of theirs can be stopped with them. A child in another group (LocalStack's engine) is known by its
+//! server's folder, which its command line names.
 //!
 //! # Sharing
-//! Test binaries share one server where [`PG_URL_VARIABLE`] or [`KINESIS_URL_VARIABLE`] names it; each test then makes a
-//! database (or streams) of its own. Without them a test binary starts its own server.
+//! Test binaries share one server where [`PG_URL_VARIABLE`], [`KINESIS_URL_VARIABLE`] or [`LOCALSTACK_URL_VARIABLE`] names it;
+//! each test then makes a database (or streams) of its own. Without them a test binary starts its own server.
 
+pub mod containers;
 mod daemon;
-pub mod docker;
 pub mod fleet;
 pub mod folder;
 mod http;
@@ -48,7 +49,10 @@ pub use kinesis_local::{KinesisLocal, KinesisLocalOptions};
 pub use localstack::LocalStack;
 pub use pg_wire::{PgWire, SqlError};
 pub use postgres::{Postgres, PostgresBinaries, PostgresOptions, Stop};
-pub use shared::{KINESIS_URL_VARIABLE, PG_URL_VARIABLE, TestDatabase, kinesis_url, postgres_url};
+pub use shared::{
+    KINESIS_URL_VARIABLE, LOCALSTACK_URL_VARIABLE, PG_URL_VARIABLE, TestDatabase, kinesis_url,
+    localstack_url, postgres_url,
+};
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -89,6 +93,17 @@ impl<T> During<T> for std::io::Result<T> {
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).during(|| "find a free port".to_owned())?;
     Ok(listener.local_addr().during(|| "find a free port".to_owned())?.port())
+}
+
+/// The port that was asked for, if nobody has it, or one that is free.
+fn port_for(service: &str, asked: Option<u16>) -> Result<u16> {
+    let Some(port) = asked else { return free_port() };
+    match TcpListener::bind(("127.0.0.1", port)) {
+        Ok(_) => Ok(port),
+        Err(e) => Err(ServiceError::new(format!(
+            "{service} cannot have port {port}: {e}; name another one, or none for one that is free"
+        ))),
+    }
 }
 
 /// Asks until the answer is there or there is no more hope of it.

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use super::daemon::{Daemon, Signal};
 use super::folder::{self, ProcessName, Record};
-use super::{During, PATIENCE, PgWire, Result, ServiceError, SqlError, free_port, install, poll_until};
+use super::{
+    During, PATIENCE, PgWire, Result, ServiceError, SqlError, free_port, install, poll_until, port_for,
+};
 
 /// The superuser that `initdb` makes.
 const USER: &str = "postgres";
@@ -115,7 +117,7 @@ impl Postgres {
         folder::clean_orphans()?;
         let binaries = PostgresBinaries::find_or_install()?;
         let folder = folder::make_own("postgres")?;
-        Self::start_in(binaries, folder, options, true)
+        Self::start_in(binaries, folder, options, None, true)
     }
 
     /// Makes a cluster in `folder` unless one is there, and starts it.
@@ -123,9 +125,11 @@ impl Postgres {
         binaries: PostgresBinaries,
         folder: PathBuf,
         options: &PostgresOptions,
+        port: Option<u16>,
         remove: bool,
     ) -> Result<Self> {
-        let mut server = Self { binaries, folder, port: 0, daemon: None, remove };
+        let port = port.map_or(Ok(0), |port| port_for("Postgres", Some(port)))?;
+        let mut server = Self { binaries, folder, port, daemon: None, remove };
         if !server.data().join("PG_VERSION").exists() {
             server.make_cluster(options)?;
         }
@@ -173,6 +177,11 @@ impl Postgres {
             Some(_) => Ok(()),
             None => self.run(),
         }
+    }
+
+    /// An error with the end of its log when it has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.daemon.as_mut().map_or(Ok(()), |daemon| daemon.check_alive("Postgres"))
     }
 
     /// Leaves the server running after this process. Gives back its process group's leader.
@@ -251,9 +260,8 @@ impl Postgres {
         as_user(&mut command, user);
         command.current_dir(self.data());
         fs::write(&log, "").during(|| format!("write {}", log.display()))?;
-        let goes = self.remove.then_some(self.folder.as_path());
         let stop_by = if self.remove { Signal::Quit } else { Signal::Int };
-        let mut daemon = Daemon::start(&mut command, &log, stop_by, goes)?;
+        let mut daemon = Daemon::start(&mut command, &self.folder, stop_by, self.remove)?;
         let record = Record {
             service: "postgres".to_owned(),
             server: ProcessName::of(daemon.pid())

@@ -4,13 +4,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::postgres::{Postgres, PostgresOptions, run_sql, url};
-use super::{KinesisLocal, KinesisLocalOptions, Result, ServiceError};
+use super::{KinesisLocal, KinesisLocalOptions, LocalStack, Result, ServiceError};
 
 /// Names the Postgres that all test binaries share, as `postgres://USER@127.0.0.1:PORT/postgres` without a password.
 pub const PG_URL_VARIABLE: &str = "EB_TEST_PG_URL";
 
 /// Names the Kinesis endpoint that all test binaries share, as `http://127.0.0.1:PORT`.
 pub const KINESIS_URL_VARIABLE: &str = "EB_TEST_KINESIS_URL";
+
+/// Names the LocalStack that all test binaries share, as `http://127.0.0.1:PORT`.
+pub const LOCALSTACK_URL_VARIABLE: &str = "EB_TEST_LOCALSTACK_URL";
 
 /// The address of the shared Postgres; the first call starts one where no variable names it. It ends with the process.
 ///
@@ -38,6 +41,21 @@ pub fn kinesis_url() -> Result<String> {
         return Ok(url);
     }
     match OWN.get_or_init(|| KinesisLocal::start(&KinesisLocalOptions::default())) {
+        Ok(server) => Ok(server.url()),
+        Err(e) => Err(e.clone()),
+    }
+}
+
+/// The endpoint of the shared LocalStack; the first call starts one where no variable names it. It ends with the process.
+///
+/// # Errors
+/// When there is none and it cannot be started; later calls answer the same.
+pub fn localstack_url() -> Result<String> {
+    static OWN: OnceLock<Result<LocalStack>> = OnceLock::new();
+    if let Some(url) = named(LOCALSTACK_URL_VARIABLE) {
+        return Ok(url);
+    }
+    match OWN.get_or_init(LocalStack::start) {
         Ok(server) => Ok(server.url()),
         Err(e) => Err(e.clone()),
     }
