@@ -1,5 +1,6 @@
 //! The test kit's own promises.
 
 mod events;
+mod kinesis_fake;
 #[cfg(unix)]
 mod services;
