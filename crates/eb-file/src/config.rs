@@ -28,6 +28,9 @@ pub struct FileBusConfig {
     /// The longest that a writer with nothing to do but a small group waits for as many callers as it had before to come back. It waits
     /// only while a group is smaller than the calls that were just answered suggest. Default: 100 µs; zero turns it off.
     pub group_wait: Duration,
+    /// The longest that a reader waits for another process that recovers a log, or makes durable what a dead writer left above the
+    /// watermark. After that it shows the records below the watermark only, and waits for that process no more. Default: 5 s.
+    pub settle_patience: Duration,
     /// How many bytes of blank lines to write ahead of the records, which then overwrite them: a sync of bytes that are there already costs less
     /// than one of a growing file. Every JSON-lines reader skips them, and close and recovery cut them, but a program that follows the file's
     /// end (`tail -f`) sees only them. 0, the default, turns it off; 1 MiB is a good value.
@@ -84,6 +87,7 @@ impl FileBusConfig {
             max_group_bytes: 4 << 20,
             max_waiting_bytes: 64 << 20,
             group_wait: Duration::from_micros(100),
+            settle_patience: Duration::from_secs(5),
             preallocate_bytes: 0,
             inline_commit: None,
         }

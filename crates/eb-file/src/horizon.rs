@@ -16,13 +16,12 @@ use parking_lot::Mutex;
 use crate::assess::{Assessment, Fault, assess};
 use crate::block::{Patience, read_at};
 use crate::bus::{BusShared, PartitionState};
-use crate::disk::{Disk, DiskFile, DiskLock, FileIdentity, OpenMode};
+use crate::disk::{DiskFile, FileIdentity, OpenMode};
 use crate::error::{corrupt, io_error};
 use crate::format::sidecar::{HEADER_LEN, Header, Position};
-use crate::host::Holder;
 use crate::index::{self, Found};
 use crate::layout::TopicMeta;
-use crate::lock::{LeavingSoon, WriterId, describe};
+use crate::lock::{Hopeless, lock_to_settle};
 use crate::recovery::write_again;
 use crate::state::TailState;
 
@@ -75,6 +74,7 @@ struct Known {
     handles: Option<Arc<Handles>>,
     looked_at: Option<Instant>,
     seen: Option<Seen>,
+    hopeless: Option<Hopeless>,
 }
 
 /// What one look at a log beyond its watermark has shown; it holds as long as both are the same.
@@ -181,7 +181,8 @@ impl Watched {
             return Ok(seen.horizon);
         }
         let Some((watermark, len, horizon)) = self.beyond(op, handles, watermark, len)? else {
-            return Ok(Horizon::at(watermark.unwrap_or_default()));
+            // It may have been waited for: recovery raises it.
+            return Ok(Horizon::at(self.watermark(op)?.unwrap_or_default()));
         };
         self.partition.reads.known.lock().seen = Some(Seen { watermark, len, horizon });
         Ok(horizon)
@@ -200,14 +201,13 @@ impl Watched {
             return Ok(None);
         }
         let unreadable = |e| io_error(op, path, "cannot read the log", e);
-        let lock = match Settling::begin(&*self.shared.disk, &self.partition.files.lock) {
-            Ok(lock) => Some(lock),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                if watermark.is_some() {
-                    return Ok(None);
-                }
-                None
-            }
+        let mut hopeless = self.partition.reads.known.lock().hopeless.take();
+        let patience = self.shared.config.settle_patience;
+        let locked = lock_to_settle(&*self.shared.disk, &self.partition.files.lock, patience, &mut hopeless);
+        self.partition.reads.known.lock().hopeless = hopeless;
+        let lock = match locked {
+            Ok(None) if watermark.is_some() => return Ok(None),
+            Ok(lock) => lock,
             // Nobody can write here who could not lock; without a lock only what proves itself is shown.
             Err(e) if is_read_only(&e) => None,
             Err(e) => {
@@ -297,25 +297,6 @@ impl Watched {
 
     fn len(&self, op: &'static str, log: &dyn DiskFile) -> Result<u64> {
         log.len().map_err(|e| io_error(op, &self.partition.files.log, "cannot look at the log", e))
-    }
-}
-
-/// The writer's lock, held for the moment of a look. A writer of this process that opens meanwhile waits for it.
-struct Settling {
-    // Dropped in this order: the lock first, then the word that it will be.
-    _lock: Box<dyn DiskLock>,
-    _leaving: LeavingSoon,
-}
-
-impl Settling {
-    fn begin(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
-        let leaving = LeavingSoon::announce(path, WriterId::fresh());
-        let lock = disk.try_lock(path)?;
-        // So that a writer of another process knows to wait. Without it, it is refused on a slow device.
-        if let Err(error) = describe(disk, path, &Holder::this_process(true)) {
-            tracing::debug!(file = %path.display(), %error, "cannot note in the lock file who holds it");
-        }
-        Ok(Self { _lock: lock, _leaving: leaving })
     }
 }
 

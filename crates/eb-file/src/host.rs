@@ -37,14 +37,26 @@ pub(crate) struct Holder {
     pub(crate) pid: u32,
     pub(crate) host: String,
     pub(crate) since: Timestamp,
-    /// Not a writer but a reader, which holds it only while it makes a dead writer's last records durable.
     #[serde(default)]
-    pub(crate) settling: bool,
+    pub(crate) doing: Doing,
+}
+
+/// What the lock is held for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Doing {
+    /// A writer, which keeps the watermark up to date.
+    #[default]
+    Writing,
+    /// A writer that still opens the log: the watermark is what the one before it left.
+    Recovering,
+    /// A reader, which holds it only while it makes a dead writer's last records durable.
+    Settling,
 }
 
 impl Holder {
-    pub(crate) fn this_process(settling: bool) -> Self {
-        Self { pid: std::process::id(), host: host_name(), since: Timestamp::now(), settling }
+    pub(crate) fn this_process(doing: Doing) -> Self {
+        Self { pid: std::process::id(), host: host_name(), since: Timestamp::now(), doing }
     }
 }
 

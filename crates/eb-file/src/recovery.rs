@@ -192,6 +192,7 @@ pub(crate) fn recover_locked(
         rebuilt,
     };
     let spacing = IndexSpacing::after(last_entry);
+    lock.recovered(disk);
     Ok((OpenLog { file, path: files.log.clone(), sidecar, end: seen.end, spacing, _lock: lock }, report))
 }
 

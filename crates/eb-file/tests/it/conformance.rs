@@ -14,11 +14,19 @@ use eb_contract::{
 use eb_file::{FileBus, FileBusConfig, FileCheckpointStore};
 use tempfile::TempDir;
 
-/// Buses in fresh folders. With `apart`, their readers share nothing with the publisher but the folder, as in another process.
+/// Buses in fresh folders.
+#[derive(Clone, Copy)]
 struct Buses {
     partitions: u32,
+    /// Their readers share nothing with the publisher but the folder, as in another process.
     apart: bool,
+    /// Bytes of blank lines that the publisher keeps ahead of its records.
+    preallocate: u64,
 }
+
+const PLAIN: Buses = Buses { partitions: 1, apart: false, preallocate: 0 };
+/// So little that records are often longer than what is left of it.
+const PADDED: Buses = Buses { preallocate: 3_000, ..PLAIN };
 
 impl BusFactory for Buses {
     fn capabilities(&self) -> Capabilities {
@@ -39,15 +47,15 @@ impl BusFactory for Buses {
     fn open_fresh(&self) -> BoxFuture<'_, Outcome<Box<dyn TestBus>>> {
         Box::pin(async {
             let dir = tempfile::tempdir()?;
-            let open = OpenBus::new(dir.path().join("bus"), self.apart)?;
-            Ok(Box::new(InFolder { open, apart: self.apart, dir }) as Box<dyn TestBus>)
+            let open = OpenBus::new(dir.path().join("bus"), *self)?;
+            Ok(Box::new(InFolder { open, how: *self, dir }) as Box<dyn TestBus>)
         })
     }
 }
 
 struct InFolder {
     open: OpenBus,
-    apart: bool,
+    how: Buses,
     dir: TempDir,
 }
 
@@ -58,9 +66,11 @@ struct OpenBus {
 }
 
 impl OpenBus {
-    fn new(root: PathBuf, apart: bool) -> eb_contract::Result<Self> {
-        let bus = FileBus::open(FileBusConfig::new(&root))?;
-        let reading = if apart { FileBus::open(FileBusConfig::new(root))? } else { bus.clone() };
+    fn new(root: PathBuf, how: Buses) -> eb_contract::Result<Self> {
+        let mut config = FileBusConfig::new(&root);
+        config.preallocate_bytes = how.preallocate;
+        let bus = FileBus::open(config)?;
+        let reading = if how.apart { FileBus::open(FileBusConfig::new(root))? } else { bus.clone() };
         Ok(Self { publisher: Arc::new(bus.publisher()), reader: Arc::new(reading.reader()), bus })
     }
 }
@@ -82,7 +92,7 @@ impl TestBus for InFolder {
         Box::pin(async {
             self.open.publisher.close().await?;
             self.open.reader.close().await?;
-            self.open = OpenBus::new(self.dir.path().join("bus"), self.apart)?;
+            self.open = OpenBus::new(self.dir.path().join("bus"), self.how)?;
             Ok(())
         })
     }
@@ -93,15 +103,23 @@ impl TestBus for InFolder {
 }
 
 mod one_partition {
-    eb_conformance::bus_suite!(super::Buses { partitions: 1, apart: false });
+    eb_conformance::bus_suite!(super::PLAIN);
 }
 
 mod three_partitions {
-    eb_conformance::bus_suite!(super::Buses { partitions: 3, apart: false });
+    eb_conformance::bus_suite!(super::Buses { partitions: 3, ..super::PLAIN });
 }
 
 mod read_as_by_another_process {
-    eb_conformance::bus_suite!(super::Buses { partitions: 2, apart: true });
+    eb_conformance::bus_suite!(super::Buses { partitions: 2, apart: true, ..super::PLAIN });
+}
+
+mod padded {
+    eb_conformance::bus_suite!(super::PADDED);
+}
+
+mod padded_and_read_as_by_another_process {
+    eb_conformance::bus_suite!(super::Buses { partitions: 2, apart: true, ..super::PADDED });
 }
 
 struct Stores;

@@ -349,6 +349,48 @@ fn what_a_writer_has_not_synced_is_not_shown() {
     block_on(publisher.close()).unwrap();
 }
 
+#[test]
+fn padding_is_never_shown_to_another_process_nor_cut_by_it_while_a_writer_lives_and_after_it_died() {
+    let folder = Folder::with_topic(1);
+    let mut config = folder.config();
+    config.preallocate_bytes = 2_000;
+    let bus = FileBus::open(config).unwrap();
+    let publisher = bus.publisher();
+    let outside = folder.open().reader();
+    let mut following = cursor(&outside, StartAt::Earliest);
+    for round in 0..12 {
+        let head = round * 3;
+        publish(&publisher, head, 3);
+        assert!(folder.log().ends_with(b"\n\n\n"), "the log is longer than its records");
+        let mut came = Vec::new();
+        while came.len() < 3 {
+            came.extend(
+                block_on(following.next(ReadLimit::default().waiting(Duration::from_secs(10))))
+                    .unwrap()
+                    .records,
+            );
+        }
+        assert_eq!(offsets(&came), [head, head + 1, head + 2].map(|n| n as u64));
+        let rest = block_on(following.next(ReadLimit::default())).unwrap();
+        assert!(rest.records.is_empty() && rest.state == ReadState::CaughtUp);
+        assert_eq!(
+            block_on(outside.head(&topic(), P0)).unwrap().last.unwrap().as_u64(),
+            Some(head as u64 + 2)
+        );
+    }
+
+    let dead = folder.image();
+    let log = dead.log();
+    let fresh = dead.open().reader();
+    assert_eq!(offsets(&all(&fresh, StartAt::Earliest).unwrap()), (0..36).collect::<Vec<_>>());
+    assert_eq!(offsets(&all(&fresh, next(35)).unwrap()), [35]);
+    assert!(all(&fresh, next(36)).unwrap().is_empty());
+    assert!(dead.log() == log, "what is left of a writer is the next writer's to cut");
+    block_on(publisher.close()).unwrap();
+    assert!(folder.log().ends_with(b"}\n"));
+    assert_eq!(block_on(outside.head(&topic(), P0)).unwrap().last.unwrap().as_u64(), Some(35));
+}
+
 /// A log whose last records lie above the watermark, as a writer leaves it that dies between sync and sidecar.
 fn dead_writers(above: usize) -> Folder {
     let folder = Folder::with_topic(1);

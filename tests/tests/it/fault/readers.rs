@@ -2,6 +2,7 @@
 //! handed out must be there afterwards.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use eb_file::FileBus;
@@ -95,37 +96,115 @@ fn what_a_reader_was_handed_at_any_moment_of_a_writer_is_there_after_a_power_cut
     assert!(sights > cases, "{sights} records in {cases} moments");
 }
 
-#[test]
-fn a_writer_waits_for_a_reader_in_another_process_that_settles_a_dead_writers_tail_on_a_slow_disk() {
+/// Two records of which the second is whole in the log and was never synced: its writer died.
+fn dead_writers_tail() -> FaultDisk {
     let disk = FaultDisk::new(3);
     let mut account = Account::default();
     let mut dead = Session::new(disk.clone(), Manner::default());
-    dead.step(&Step::Publish(0, 10), &mut account).unwrap();
+    // The key is one of partition 0, which a writer recovers first.
+    dead.step(&Step::Publish(1, 10), &mut account).expect("a calm disk");
     disk.plan(Plan::of(OpKind::SyncData, 0, Fault::Kill));
-    dead.step(&Step::Publish(0, 10), &mut account).unwrap();
+    dead.step(&Step::Publish(1, 10), &mut account).expect("errors of a dead process say nothing");
     let _ = dead.close();
     assert!(!disk.is_alive(), "it died with a whole line written and not synced");
+    disk
+}
 
-    let (reading, writing) = (disk.new_process(), disk.new_process());
-    let reader = Session::beside(reading.clone(), Manner::default());
-    let reader = FileBus::open_on(reader.config(), Arc::new(reading.clone())).unwrap();
-    let (send, recovered) = std::sync::mpsc::channel();
-    let attempts = disk.operations(Some(OpKind::Lock));
-    reading.meanwhile(OpKind::SyncAll, 0, move || {
-        let asking = writing.clone();
-        let writer = std::thread::spawn(move || {
-            let mut session = Session::new(asking, Manner::default());
-            let reports = session.publisher().and_then(|p| block_on(p.recover(&topic())));
-            send.send(reports).expect("the test waits for it");
+/// How many records another process sees that waits so long for others.
+fn count(disk: &FaultDisk, patience: Duration) -> usize {
+    let mut config = Session::beside(disk.clone(), Manner::default()).config();
+    config.settle_patience = patience;
+    let reader = FileBus::open_on(config, Arc::new(disk.clone())).expect("there is a bus").reader();
+    let read = block_on(read_all(&reader, &topic())).expect("a calm disk");
+    read.iter().map(|(_, records)| records.len()).sum()
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// Does `act` in `process` while `busy`, which is about to sync a log whole, waits; `busy` goes on when `process` has asked for a lock so often,
+/// or is done. What `act` gave comes when both have ended.
+fn while_it_syncs<T: Send + 'static>(
+    busy: &FaultDisk,
+    process: &FaultDisk,
+    asked: u64,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> Receiver<T> {
+    let process = process.clone();
+    let (send, done) = channel();
+    busy.meanwhile(OpKind::SyncAll, 0, move || {
+        let (go_on, gone_on) = channel();
+        let again = go_on.clone();
+        process.meanwhile(OpKind::Lock, asked, move || again.send(()).expect("it is waited for"));
+        std::thread::spawn(move || {
+            send.send(act()).expect("the test waits for it");
+            // Nobody waits for this where the lock has been asked for.
+            let _ = go_on.send(());
         });
-        // A sync that lasts until the writer has asked far more often than it does for another writer, or given up.
-        while writing.operations(Some(OpKind::Lock)) < attempts + 40 && !writer.is_finished() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        gone_on.recv().expect("one of both happens");
     });
-    let read = block_on(read_all(&reader.reader(), &topic())).unwrap();
-    let records: usize = read.iter().map(|(_, records)| records.len()).sum();
-    assert_eq!(records, 2, "the reader settled the line and shows it");
+    done
+}
+
+#[test]
+fn a_writer_waits_for_a_reader_in_another_process_that_settles_a_dead_writers_tail_on_a_slow_disk() {
+    let disk = dead_writers_tail();
+    let (reading, writing) = (disk.new_process(), disk.new_process());
+    let asking = writing.clone();
+    // Far more often than it asks for another writer.
+    let recovered = while_it_syncs(&reading, &writing, 40, move || {
+        let mut session = Session::new(asking, Manner::default());
+        session.publisher().and_then(|p| block_on(p.recover(&topic())))
+    });
+    assert_eq!(count(&reading, LONG), 2, "the reader settled the line and shows it");
     let reports = recovered.recv().unwrap().expect("the writer waited");
     assert_eq!(reports.iter().map(|report| report.records).sum::<u64>(), 2);
+}
+
+#[test]
+fn a_reader_waits_for_another_that_settles_a_tail_and_sees_no_less_than_was_shown() {
+    let disk = dead_writers_tail();
+    assert_eq!(count(&disk.new_process(), LONG), 2);
+    let (settling, late) = (disk.new_process(), disk.new_process());
+    let waits = late.clone();
+    let seen = while_it_syncs(&settling, &late, 5, move || count(&waits, LONG));
+    assert_eq!(count(&settling, LONG), 2);
+    assert_eq!(seen.recv().unwrap(), 2);
+}
+
+#[test]
+fn a_reader_waits_for_a_writer_that_recovers_the_log_and_sees_no_less_than_was_shown() {
+    let disk = dead_writers_tail();
+    assert_eq!(count(&disk.new_process(), LONG), 2);
+    let (writing, late) = (disk.new_process(), disk.new_process());
+    let waits = late.clone();
+    let seen = while_it_syncs(&writing, &late, 5, move || count(&waits, LONG));
+    let mut writer = Session::new(writing, Manner::default());
+    let publisher = writer.publisher().unwrap();
+    block_on(publisher.recover(&topic())).unwrap();
+    assert_eq!(seen.recv().unwrap(), 2);
+    // It goes on writing, and what it has synced is all that there is: nobody waits for it.
+    assert_eq!(count(&disk.new_process(), LONG), 2);
+}
+
+#[test]
+fn a_reader_that_has_waited_in_vain_reads_up_to_the_watermark_and_does_not_wait_for_the_same_again() {
+    let disk = dead_writers_tail();
+    let (stuck, late) = (disk.new_process(), disk.new_process());
+    let reads = late.clone();
+    let done = while_it_syncs(&stuck, &late, u64::MAX / 2, move || {
+        let mut config = Session::beside(reads.clone(), Manner::default()).config();
+        config.settle_patience = Duration::from_millis(30);
+        let reader = FileBus::open_on(config, Arc::new(reads.clone())).unwrap().reader();
+        let look = || {
+            let before = reads.operations(Some(OpKind::Lock));
+            let all = block_on(read_all(&reader, &topic())).unwrap();
+            let records: usize = all.iter().map(|(_, records)| records.len()).sum();
+            (records, reads.operations(Some(OpKind::Lock)) - before)
+        };
+        (look(), look())
+    });
+    assert_eq!(count(&stuck, LONG), 2);
+    let ((first, asked), (second, asked_again)) = done.recv().unwrap();
+    assert_eq!((first, second), (1, 1), "the synced record");
+    assert!(asked > asked_again, "asked {asked} times, then {asked_again} times");
 }

@@ -110,6 +110,8 @@ impl Session {
         let manner = self.manner;
         let mut config = FileBusConfig::new(self.root);
         config.group_wait = std::time::Duration::ZERO;
+        // Whoever is waited for may be the very thread that reads.
+        config.settle_patience = std::time::Duration::ZERO;
         config.preallocate_bytes = manner.preallocate;
         if manner.inline {
             config.inline_commit = Some(InlineCommit::new(|work| work()));

@@ -87,10 +87,10 @@ fn a_reader_in_another_process_never_hands_out_what_later_is_not_there() {
             let writer = child("publish", dir.path(), &options(&mut rng, run));
             kill_at_random(writer, &mut rng, &mut ledger);
             if let Some(late) = late {
-                // The other follower may be settling the dead writer's tail just now, and nobody else sees past the
-                // watermark meanwhile: what this one saw is checked when all have ended.
                 hear_to_its_end(late, &mut ledger, seed);
             }
+            // Also while the other follower settles the dead writer's tail.
+            check(dir.path(), &ledger).unwrap_or_else(|broken| panic!("seed {seed}, run {run}: {broken}"));
         }
         hear_to_its_end(follower, &mut ledger, seed);
         check(dir.path(), &ledger).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
