@@ -1,9 +1,13 @@
-//! How fast durable publishes are, against the plainest loop that gives the same promise.
+//! How fast durable publishes are, against the plainest loop that gives the same promise: for work on the writer. The figures to quote are
+//! `cargo xtask bench publish`'s; this one has what tuning needs beside them: slices so short that a restless device strikes both sides alike,
+//! the ratio of the median rounds, more mixes of publishers, and a device of a given speed in place of the real one.
 //!
 //! Each case alternates with its raw baseline (write the very same lines, `fdatasync`, so many records a sync) in short slices, since
 //! absolute figures drift with the device from second to second. The ratio is the median over the slices' own ratios.
 //!
 //! `cargo run --release -p eb-file --example publish_rate -- [slices] [ms per slice] [folder] [part of a case's name]`
+//!
+//! `SYNC_US`: a sync takes so many microseconds and nothing else. `NO_INLINE`: lone publishers hand over, too. `PREALLOCATE`: bytes of padding.
 
 use std::io::Write;
 use std::path::Path;

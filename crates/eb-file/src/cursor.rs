@@ -4,7 +4,7 @@
 //! thread. The next block comes from the page cache where it is there already (without waiting), and from an I/O thread where it is not; a
 //! cursor that reads on has the block after that read ahead, and its checksums checked, meanwhile.
 //!
-//! # What was measured (`examples/replay_bench.rs`, records of 256 B and 1 KiB, two processors)
+//! # What was measured (`cargo xtask bench replay`, records of 256 B and 1 KiB, two processors)
 //! Of a record's time on the caller's thread about a quarter is its checksum, a quarter copying from the page cache, a fifth the six
 //! reference counts of topic, key and envelope (up and down), the rest finding fields. Reading ahead with the sums takes the first two off the caller: 1.4 to 1.7 times the rate
 //! while there is a processor to spare. Where there is none, waiting for the thread halves it, so a block that no thread has begun is
