@@ -175,6 +175,18 @@ impl KinesisFake {
         expect(self.shared.world.lock().shard_of_key(stream, partition_key))
     }
 
+    /// The `nth` partition key, from 0, of an endless series whose records go to this open shard now.
+    ///
+    /// # Panics
+    /// When there is no such open shard.
+    #[must_use]
+    pub fn key_in(&self, stream: &str, shard: &str, nth: usize) -> String {
+        let open = |s: &ShardInfo| s.id == shard && s.ending.is_none();
+        assert!(self.shards(stream).iter().any(open), "there is no open shard {shard}");
+        let keys = (0u64..).map(|i| format!("key-{i}"));
+        keys.filter(|key| self.shard_of(stream, key) == shard).nth(nth).expect("every range has keys")
+    }
+
     /// Splits an open shard in the middle of its hash keys; the children are the two last of [`shards`](Self::shards).
     ///
     /// # Panics

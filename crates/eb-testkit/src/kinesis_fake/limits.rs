@@ -29,6 +29,8 @@ pub struct Limits {
     pub list_page: usize,
     /// Open shards of all streams together.
     pub open_shards: usize,
+    /// What happens to a read below the trim horizon.
+    pub below_horizon: BelowHorizon,
     /// How many times a stream is described before a change of it has settled (`CREATING`, `UPDATING` and `DELETING`
     /// until then). 0 settles at once.
     pub settles_after: u32,
@@ -48,9 +50,24 @@ impl Default for Limits {
             token_life: Duration::from_secs(300),
             list_page: 1_000,
             open_shards: 5_000,
+            below_horizon: BelowHorizon::Jump,
             settles_after: 0,
         }
     }
+}
+
+/// What happens to a read whose position retention has taken. The documentation does not say; clients of the service
+/// report all of these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BelowHorizon {
+    /// It goes on at the oldest record left, without a word.
+    #[default]
+    Jump,
+    /// It gets this many empty pages, a retention period behind the tip, and then goes on at the oldest record left.
+    EmptyPages(u32),
+    /// `GetShardIterator` refuses the sequence number with `InvalidArgumentException`; an iterator that was given
+    /// before jumps.
+    Refuse,
 }
 
 /// A shard's write rate; a second's worth may come at once.

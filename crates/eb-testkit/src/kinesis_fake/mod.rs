@@ -21,9 +21,9 @@
 //! | shard filters, pagination by `NextToken`, tokens that expire after five minutes | API Reference: `ListShards`, `ListStreams` |
 //!
 //! Where the documentation is silent the fake does what clients of the service report: a position below the trim
-//! horizon is taken for the horizon, **without a word**; a sequence number above what the stream has given, or below the
-//! shard's first, is an `InvalidArgumentException`; a stream that is being created or deleted is not found by reads and
-//! writes. The exact type of a refusal for size (`ValidationException` or `InvalidArgumentException`) is a best guess.
+//! horizon is taken for the horizon, **without a word** ([`BelowHorizon`] has the other answers that were seen); a
+//! sequence number above what the stream has given, below the shard's first, or of another shard is an
+//! `InvalidArgumentException`; a stream that is being created or deleted is not found by reads and writes. The exact type of a refusal for size (`ValidationException` or `InvalidArgumentException`) is a best guess.
 //!
 //! Not modelled: enhanced fan-out, encryption, tags, resource policies, dry runs, `UpdateShardCount`, on-demand scaling
 //! (such a stream is one of four shards), eventual consistency of listings. An operation that is not modelled answers
@@ -34,7 +34,7 @@
 //!
 //! A request [waits, acts, waits, answers](Reaction), and each step can be bent: entries refused or denied, whole calls
 //! refused, answers held back by a [`Gate`], cut, edited, replaced. Requests are carried through after their client has
-//! gone, because the service does that too.
+//! gone, because the service does that too. [`Chaos`] scripts at random, repeatably.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,6 +56,7 @@
 //! # std::io::Result::Ok(()) })?; Ok(()) }
 //! ```
 
+mod chaos;
 mod fault;
 mod gate;
 mod handle;
@@ -66,10 +67,11 @@ mod script;
 mod sequence;
 mod server;
 
+pub use chaos::Chaos;
 pub use fault::Fault;
 pub use gate::Gate;
 pub use handle::{KinesisFake, Options};
-pub use limits::{Limits, ReadRate, WriteRate};
+pub use limits::{BelowHorizon, Limits, ReadRate, WriteRate};
 pub use log::{EntryResult, Op, Outcome, Request};
 pub use model::{Entry, ShardInfo, StoredRecord, StreamStatus};
 pub use script::{Cut, Fate, Reaction};

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::fields::{count, required, seconds, text, timestamp};
 use super::stream::{Shard, Stream, shard_id};
 use super::{StoredRecord, StreamStatus, World, no_shard, no_stream};
+use crate::kinesis_fake::limits::BelowHorizon;
 use crate::kinesis_fake::script::Read;
 use crate::kinesis_fake::sequence::millis;
 use crate::kinesis_fake::{Fault, SequenceNumber};
@@ -23,25 +24,28 @@ struct Iterator {
     generation: u64,
     /// Makes no two iterators alike.
     nonce: u64,
+    /// How many empty pages below the horizon led to it.
+    stalls: u32,
 }
 
 impl Iterator {
     fn encode(&self) -> String {
         STANDARD.encode(format!(
-            "1|{}|{}|{}|{}|{}|{}|{}",
+            "1|{}|{}|{}|{}|{}|{}|{}|{}",
             self.incarnation,
             self.shard,
             self.position,
             self.issued,
             self.generation,
             self.nonce,
+            self.stalls,
             self.stream
         ))
     }
 
     fn decode(text: &str) -> Option<Self> {
         let text = String::from_utf8(STANDARD.decode(text).ok()?).ok()?;
-        let mut fields = text.splitn(8, '|');
+        let mut fields = text.splitn(9, '|');
         if fields.next() != Some("1") {
             return None;
         }
@@ -52,6 +56,7 @@ impl Iterator {
             issued: fields.next()?.parse().ok()?,
             generation: fields.next()?.parse().ok()?,
             nonce: fields.next()?.parse().ok()?,
+            stalls: fields.next()?.parse().ok()?,
             stream: fields.next()?.to_owned(),
         })
     }
@@ -66,6 +71,7 @@ impl World {
     pub(super) fn get_shard_iterator(&mut self, body: &Value, script: &Read) -> Result<Value, Fault> {
         let now = self.clock.now();
         let generation = self.iterator_generation;
+        let refuses = self.limits.below_horizon == BelowHorizon::Refuse;
         self.iterators_given += 1;
         let nonce = self.iterators_given;
         let stream = self.usable_stream(body)?;
@@ -74,12 +80,26 @@ impl World {
         let shard = &stream.shards[index];
         let records = &shard.records;
         let kind = required(body, "ShardIteratorType")?;
+        if matches!(kind, "TRIM_HORIZON" | "LATEST") && !body["StartingSequenceNumber"].is_null() {
+            return Err(Fault::invalid_argument(format!(
+                "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (2) \
+                 TRIM_HORIZON or LATEST and no StartingSequenceNumber. Request specified {kind} and also a \
+                 StartingSequenceNumber."
+            )));
+        }
         let position = match kind {
             "TRIM_HORIZON" => shard.first,
             "LATEST" => records.len(),
             "AT_SEQUENCE_NUMBER" | "AFTER_SEQUENCE_NUMBER" => {
-                let start = starting_number(body, shard, stream)?;
+                let start = starting_number(body, index, stream)?;
                 let at = records.partition_point(|r| r.sequence_number < start);
+                if refuses && at < shard.first {
+                    return Err(Fault::invalid_argument(format!(
+                        "StartingSequenceNumber {start} used in GetShardIterator on shard {id} in stream {} under \
+                         account 000000000000 is invalid because it is older than the retention period.",
+                        stream.name
+                    )));
+                }
                 let found = records.get(at).is_some_and(|r| r.sequence_number == start);
                 let after = kind == "AFTER_SEQUENCE_NUMBER" && !script.after_returns_start;
                 at + usize::from(found && after)
@@ -112,6 +132,7 @@ impl World {
             issued: now,
             generation,
             nonce,
+            stalls: 0,
         };
         Ok(json!({"ShardIterator": iterator.encode()}))
     }
@@ -152,41 +173,66 @@ impl World {
             }
             shard.read_calls.take(1);
         }
-        // What retention took since the iterator was given is skipped, without a word.
+        // What retention has taken is skipped, without a word or after a while.
         let from = iterator.position.max(shard.first);
-        let page = if script.empty { &[][..] } else { page(&shard.records[from..], limit, limits.get_bytes) };
-        let bytes: usize = page.iter().map(|r| r.entry.data.len() + r.entry.partition_key.len()).sum();
+        let below = iterator.position < shard.first;
+        let stalls = match limits.below_horizon {
+            BelowHorizon::EmptyPages(n) => below && iterator.stalls < n,
+            BelowHorizon::Jump | BelowHorizon::Refuse => false,
+        };
+        let stays = stalls || script.empty;
+        let page = if stays { &[][..] } else { page(&shard.records[from..], limit, limits.get_bytes) };
+        let bytes: usize = page.iter().map(size).sum();
         let records: Vec<_> = page.iter().map(record).collect();
-        let next = from + page.len();
-        let behind = shard.records.get(next).map_or(0, |r| (now - r.arrived_millis).max(1));
+        let position = if stays { iterator.position } else { from + page.len() };
+        let behind = shard.records.get(position).map_or(0, |r| (now - r.arrived_millis).max(1));
         shard.read_bytes.take(bytes);
+        let behind = if stalls { behind.min(stream.retention_millis()) } else { behind };
+        let shard = &stream.shards[iterator.shard];
         let mut answer = json!({
             "Records": records,
             "MillisBehindLatest": script.millis_behind.unwrap_or(behind),
         });
-        let shard = &stream.shards[iterator.shard];
-        if !shard.is_open() && next == shard.records.len() && !script.empty {
+        if !shard.is_open() && position == shard.records.len() && !stays {
             answer["NextShardIterator"] = Value::Null;
             answer["ChildShards"] = stream.children(iterator.shard).map(|c| child(stream, c)).collect();
         } else {
-            let next = Iterator { position: next, issued: now, nonce, ..iterator };
+            let stalls = iterator.stalls + u32::from(stalls);
+            let next = Iterator { position, issued: now, nonce, stalls, ..iterator };
             answer["NextShardIterator"] = next.encode().into();
         }
         Ok(answer)
     }
 }
 
-fn starting_number(body: &Value, shard: &Shard, stream: &Stream) -> Result<SequenceNumber, Fault> {
+fn size(record: &StoredRecord) -> usize {
+    record.entry.data.len() + record.entry.partition_key.len()
+}
+
+fn starting_number(body: &Value, index: usize, stream: &Stream) -> Result<SequenceNumber, Fault> {
     let given = text(body, "StartingSequenceNumber")?.ok_or_else(|| {
         Fault::invalid_argument("Must specify startingSequenceNumber for this iterator type.")
     })?;
     let number = SequenceNumber::parse(given)
         .ok_or_else(|| Fault::invalid_argument(format!("StartingSequenceNumber {given} is invalid.")))?;
+    let holds = |shard: &Shard| {
+        let found = shard.records.binary_search_by(|r| r.sequence_number.cmp(&number));
+        found.is_ok() || shard.starting == number || shard.ending.as_ref() == Some(&number)
+    };
+    if let Some(other) = stream.shards.iter().position(holds).filter(|other| *other != index) {
+        return Err(Fault::invalid_argument(format!(
+            "Invalid StartingSequenceNumber. It encodes {}, while it was used in a call to {}",
+            shard_id(other),
+            shard_id(index)
+        )));
+    }
+    let shard = &stream.shards[index];
     let highest = shard.ending.clone().unwrap_or_else(|| stream.highest());
     if number < shard.starting || number > highest {
         return Err(Fault::invalid_argument(format!(
-            "StartingSequenceNumber {given} used in GetShardIterator on shard in stream {} under account 000000000000 \
-             is invalid because it did not come from this stream.",
+            "StartingSequenceNumber {given} used in GetShardIterator on shard {} in stream {} under account \
+             000000000000 is invalid because it did not come from this stream.",
+            shard_id(index),
             stream.name
         )));
     }
@@ -197,7 +243,7 @@ fn starting_number(body: &Value, shard: &Shard, stream: &Stream) -> Result<Seque
 fn page(records: &[StoredRecord], most: usize, most_bytes: usize) -> &[StoredRecord] {
     let mut bytes = 0;
     let fitting = records.iter().take(most).enumerate().take_while(|(i, r)| {
-        bytes += r.entry.data.len() + r.entry.partition_key.len();
+        bytes += size(r);
         *i == 0 || bytes <= most_bytes
     });
     &records[..fitting.count()]

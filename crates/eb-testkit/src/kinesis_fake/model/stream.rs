@@ -208,7 +208,7 @@ impl Stream {
         self.shards[index].closed = Some(now);
     }
 
-    fn retention_millis(&self) -> i64 {
+    pub(super) fn retention_millis(&self) -> i64 {
         self.retention_hours * 3_600_000
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use eb_testkit::kinesis_fake::{
-    KinesisFake, Op, Options, ReadRate, SequenceNumber, SequenceStyle, WriteRate,
+    BelowHorizon, KinesisFake, Op, Options, ReadRate, SequenceNumber, SequenceStyle, WriteRate,
 };
 use serde_json::{Value, json};
 
@@ -152,6 +152,47 @@ async fn retention_takes_records_and_a_position_below_it_jumps_without_a_word() 
     fake.trim(T, "shardId-000000000000", &kept);
     let i = iterator(&fake, "TRIM_HORIZON", None).await.ok();
     assert_eq!(data(&get(&fake, &i["ShardIterator"]).await.ok()), ["d", "e"]);
+}
+
+#[tokio::test]
+async fn a_position_below_the_horizon_is_refused_or_stalls_where_that_is_set() {
+    let fake = start(1).await;
+    let first = fake.put(T, "a", "a").sequence_number;
+    let second = fake.put(T, "a", "b").sequence_number;
+    let third = fake.put(T, "a", "c").sequence_number;
+    fake.trim(T, "shardId-000000000000", &third);
+    let after = async |n: &SequenceNumber| iterator(&fake, "AFTER_SEQUENCE_NUMBER", Some(n.as_str())).await;
+
+    fake.set_limits(|l| l.below_horizon = BelowHorizon::Refuse);
+    assert_eq!(after(&first).await.error(), (400, "InvalidArgumentException".into()));
+    assert_eq!(data(&get(&fake, &after(&third).await.ok()["ShardIterator"]).await.ok()), [""; 0]);
+
+    fake.set_limits(|l| l.below_horizon = BelowHorizon::EmptyPages(2));
+    let mut next = after(&first).await.ok()["ShardIterator"].clone();
+    for _ in 0..2 {
+        let page = get(&fake, &next).await.ok();
+        assert_eq!(data(&page), [""; 0]);
+        assert!(page["MillisBehindLatest"].as_i64().unwrap() > 0);
+        next = page["NextShardIterator"].clone();
+    }
+    assert_eq!(data(&get(&fake, &next).await.ok()), ["c"]);
+    let nothing_missed = after(&second).await.ok();
+    assert_eq!(data(&get(&fake, &nothing_missed["ShardIterator"]).await.ok()), ["c"]);
+}
+
+#[tokio::test]
+async fn a_sequence_number_is_good_for_its_own_shard_alone() {
+    let fake = start(2).await;
+    let other = fake.key_in(T, "shardId-000000000001", 3);
+    let number = fake.put(T, &other, "x").sequence_number;
+    fake.put(T, &fake.key_in(T, "shardId-000000000000", 0), "y");
+    for kind in ["AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER", "LATEST"] {
+        let refused = iterator(&fake, kind, Some(number.as_str())).await;
+        assert_eq!(refused.error(), (400, "InvalidArgumentException".into()), "{kind}");
+    }
+    let own_start = fake.shards(T)[0].starting.clone();
+    let i = iterator(&fake, "AT_SEQUENCE_NUMBER", Some(own_start.as_str())).await.ok();
+    assert_eq!(data(&get(&fake, &i["ShardIterator"]).await.ok()), ["y"]);
 }
 
 #[tokio::test]

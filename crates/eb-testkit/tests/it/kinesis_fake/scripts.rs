@@ -1,6 +1,6 @@
 //! What scripts make of it.
 
-use eb_testkit::kinesis_fake::{Cut, Fate, Fault, Gate, Op, Outcome, Reaction};
+use eb_testkit::kinesis_fake::{Chaos, Cut, Fate, Fault, Gate, Op, Outcome, Reaction};
 
 use super::client::{Reply, T, batch, call, data, get, iterator, put_records, receive, send, start};
 
@@ -191,6 +191,39 @@ async fn rules_decide_by_count_and_by_content() {
     fake.clear_scripts();
     put_records(&fake, &["hot"]).await.ok();
     assert_eq!(fake.records(T).len(), 5);
+}
+
+#[tokio::test]
+async fn chaos_repeats_itself_and_tells_what_it_did() {
+    let chaos = Chaos {
+        refused_entries: 30,
+        denied_entries: 10,
+        reordered: 30,
+        refused: 15,
+        lost: 15,
+        unanswered: 20,
+        ..Chaos::default()
+    };
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let fake = start(2).await;
+        fake.freeze_clock(0);
+        fake.script_by(Op::PutRecords, chaos.rule(11));
+        let mut replies = Vec::new();
+        for _ in 0..60 {
+            replies.push(put_records(&fake, &["a", "b", "c", "a"]).await);
+        }
+        fake.wait_finished(Op::PutRecords, 60).await;
+        let requests = fake.requests_of(Op::PutRecords);
+        let told = requests.iter().flat_map(|r| &r.results).filter(|r| r.stored.is_some()).count();
+        assert_eq!(told, fake.records(T).len());
+        let outcomes: Vec<_> = requests.into_iter().map(|r| r.outcome).collect();
+        for cut in [Cut::Reset, Cut::Close, Cut::HalfBody] {
+            assert!(outcomes.contains(&Outcome::Cut(cut)), "{cut:?}");
+        }
+        runs.push((replies, outcomes, fake.records(T)));
+    }
+    assert_eq!(runs[0], runs[1]);
 }
 
 #[tokio::test]
