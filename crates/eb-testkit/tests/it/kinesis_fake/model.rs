@@ -244,6 +244,89 @@ async fn shards_apart_do_not_merge() {
 }
 
 #[tokio::test]
+async fn shard_filters_tell_open_shards_from_those_of_an_earlier_time() {
+    let fake = start(2).await;
+    let t0 = 1_000_000_000;
+    fake.freeze_clock(t0 * 1_000);
+    fake.delete_stream(T);
+    fake.create_stream(T, 2);
+    fake.advance(Duration::from_secs(10));
+    fake.split(T, "shardId-000000000000");
+    fake.advance(Duration::from_secs(10));
+    fake.merge(T, "shardId-000000000002", "shardId-000000000003");
+    fake.advance(Duration::from_secs(10));
+    let matching = async |filter: Value| {
+        let listed = call(&fake, "ListShards", json!({"StreamName": T, "ShardFilter": filter})).await.ok();
+        let number = |s: &Value| s["ShardId"].as_str().unwrap()[8..].parse::<u64>().unwrap();
+        listed["Shards"].as_array().unwrap().iter().map(number).collect::<Vec<_>>()
+    };
+    assert_eq!(matching(json!({"Type": "AT_LATEST"})).await, [1, 4]);
+    assert_eq!(matching(json!({"Type": "AT_TRIM_HORIZON"})).await, [0, 1]);
+    assert_eq!(matching(json!({"Type": "FROM_TRIM_HORIZON"})).await, [0, 1, 2, 3, 4]);
+    assert_eq!(matching(json!({"Type": "AT_TIMESTAMP", "Timestamp": t0 + 15})).await, [1, 2, 3]);
+    assert_eq!(matching(json!({"Type": "AT_TIMESTAMP", "Timestamp": 5})).await, [0, 1], "the horizon");
+    assert_eq!(matching(json!({"Type": "FROM_TIMESTAMP", "Timestamp": t0 + 15})).await, [1, 2, 3, 4]);
+    let after = json!({"Type": "AFTER_SHARD_ID", "ShardId": "shardId-000000000002"});
+    assert_eq!(matching(after).await, [3, 4]);
+    let future = json!({"StreamName": T, "ShardFilter": {"Type": "AT_TIMESTAMP", "Timestamp": t0 + 99}});
+    assert_eq!(call(&fake, "ListShards", future).await.error(), (400, "InvalidArgumentException".into()));
+
+    let body = json!({"StreamName": T, "Limit": 3, "ExclusiveStartShardId": "shardId-000000000000"});
+    let described = call(&fake, "DescribeStream", body).await.ok();
+    let described = &described["StreamDescription"];
+    assert_eq!(described["HasMoreShards"], true);
+    assert_eq!(described["Shards"][0]["ShardId"], "shardId-000000000001");
+}
+
+#[tokio::test]
+async fn retention_can_be_lengthened_and_shards_are_limited() {
+    let fake = start(1).await;
+    fake.freeze_clock(1_000_000_000_000);
+    fake.put(T, "a", "a");
+    let hours = |n: u32| json!({"StreamName": T, "RetentionPeriodHours": n});
+    call(&fake, "IncreaseStreamRetentionPeriod", hours(48)).await.ok();
+    fake.advance(Duration::from_secs(47 * 3_600));
+    let i = iterator(&fake, "TRIM_HORIZON", None).await.ok();
+    assert_eq!(data(&get(&fake, &i["ShardIterator"]).await.ok()), ["a"]);
+    for (operation, n) in [
+        ("IncreaseStreamRetentionPeriod", 24),
+        ("DecreaseStreamRetentionPeriod", 49),
+        ("DecreaseStreamRetentionPeriod", 23),
+    ] {
+        let refused = call(&fake, operation, hours(n)).await;
+        assert_eq!(refused.error(), (400, "InvalidArgumentException".into()), "{operation} {n}");
+    }
+    call(&fake, "DecreaseStreamRetentionPeriod", hours(24)).await.ok();
+    assert_eq!(data(&get(&fake, &i["ShardIterator"]).await.ok()), [""; 0]);
+
+    fake.set_limits(|l| l.open_shards = 3);
+    let refused = call(&fake, "CreateStream", json!({"StreamName": "more", "ShardCount": 3})).await;
+    assert_eq!(refused.error(), (400, "LimitExceededException".into()));
+    call(&fake, "CreateStream", json!({"StreamName": "more", "ShardCount": 2})).await.ok();
+}
+
+#[tokio::test]
+async fn a_page_is_bounded_in_bytes_and_holds_one_record_at_least() {
+    let fake = start(1).await;
+    fake.set_limits(|l| l.get_bytes = 10);
+    for text in ["1234", "5678", "twelve bytes", "9"] {
+        fake.put(T, "k", text);
+    }
+    let mut next = iterator(&fake, "TRIM_HORIZON", None).await.ok()["ShardIterator"].clone();
+    let mut pages = Vec::new();
+    for _ in 0..3 {
+        let page = get(&fake, &next).await.ok();
+        pages.push(data(&page));
+        next = page["NextShardIterator"].clone();
+    }
+    assert_eq!(pages, [vec!["1234", "5678"], vec!["twelve bytes"], vec!["9"]]);
+    for limit in [0, 10_001] {
+        let refused = call(&fake, "GetRecords", json!({"ShardIterator": next, "Limit": limit})).await;
+        assert_eq!(refused.error(), (400, "InvalidArgumentException".into()));
+    }
+}
+
+#[tokio::test]
 async fn lists_come_in_pages_whose_tokens_expire() {
     let fake = start(5).await;
     fake.freeze_clock(1_000_000_000_000);
