@@ -72,3 +72,4 @@ mod tls;
 pub use admission::{PgAdmissionIndex, PgIndexConfig};
 pub use checkpoint::{PgCheckpointStore, ResetHistory};
 pub use config::{Migrations, PgConfig, Tls};
+pub use migrate::{SchemaState, check};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use eb_contract::{Error, ErrorKind, Result};
 use tokio_postgres::types::Type;
 
-use crate::config::Migrations;
+use crate::config::{Migrations, PgConfig};
 use crate::db::{Connection, Db};
 use crate::error::{Step, classify};
 
@@ -29,6 +29,33 @@ struct Migration {
 /// All steps; the version is their number.
 const ALL: &[Migration] =
     &[Migration { name: "0001_stores", sql: include_str!("../migrations/0001_stores.sql") }];
+
+/// What a look at a database has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    /// No table of ours is there.
+    Missing,
+    /// An older version's, which [`Migrations::Apply`] brings up to date.
+    Older,
+    /// This program's.
+    Current,
+}
+
+/// Connects as the stores do and looks at the schema; changes nothing. Dropping the future leaves nothing behind.
+///
+/// # Errors
+/// As [`PgCheckpointStore::open`](crate::PgCheckpointStore::open) with [`Migrations::Verify`], but for a schema that is
+/// merely missing or older.
+pub async fn check(config: &PgConfig) -> Result<SchemaState> {
+    let db = Db::open(config, "").await?;
+    let applied = applied(&mut db.connection(OP).await?, &db).await;
+    db.close();
+    Ok(match applied? {
+        0 => SchemaState::Missing,
+        n if n < ALL.len() => SchemaState::Older,
+        _ => SchemaState::Current,
+    })
+}
 
 /// Sees to it that the schema is there in this program's version.
 pub(crate) async fn ensure(db: &Db, mode: Migrations) -> Result<()> {

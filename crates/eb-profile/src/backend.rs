@@ -5,8 +5,10 @@ use std::sync::Arc;
 use eb_contract::stores::{AdmissionIndex, CheckpointStore};
 use eb_contract::{Error, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader};
 
-use crate::error::{OpenError, Place, ProfileError};
+use crate::error::OpenError;
 use crate::model::{AdmissionIndexConfig, BusKind, CheckpointStoreConfig, Profile, QuarantineConfig};
+#[cfg(feature = "postgres")]
+use crate::postgres;
 
 /// What a platform is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,18 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
             let max_envelope_bytes = config.max_envelope_bytes;
             Ok(memory_bus(eb_memory::MemoryConfig { max_envelope_bytes, ..Default::default() }))
         }
+        #[cfg(feature = "kinesis")]
+        BusKind::Kinesis => {
+            let settings = config.kinesis.as_ref().ok_or_else(|| {
+                Error::new(ErrorKind::InvalidInput, "open", "the profile has no section event_bus.kinesis")
+            })?;
+            let bus = eb_kinesis::KinesisBus::open(settings.to_config()).await?;
+            Ok(Bus {
+                publisher: Arc::new(bus.publisher()),
+                reader: Arc::new(bus.reader()),
+                admin: Arc::new(bus.admin()),
+            })
+        }
         // The next backend goes here.
         kind => {
             let what = format!("this program was built without the backend `{}`", kind.as_str());
@@ -81,9 +95,11 @@ pub(crate) fn open_checkpoints(profile: &Profile) -> Result<Arc<dyn CheckpointSt
         CheckpointStoreConfig::File { root } => Ok(Arc::new(eb_file::FileCheckpointStore::open(root))),
         #[cfg(feature = "memory")]
         CheckpointStoreConfig::Memory => Ok(Arc::new(eb_memory::MemoryCheckpointStore::new())),
-        CheckpointStoreConfig::Postgres { at, .. } => {
-            Err(later(profile, *at, "wiring.checkpoint_store.kind", "postgres").into())
-        }
+        #[cfg(feature = "postgres")]
+        CheckpointStoreConfig::Postgres(settings) => Ok(Arc::new(postgres::LazyCheckpoints::new(
+            settings.to_config(&profile.profile_id),
+            place(profile, settings, "checkpoint_store"),
+        ))),
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => Err(not_built("checkpoint store").into()),
     }
@@ -103,8 +119,18 @@ pub(crate) async fn open_index(profile: &Profile) -> Result<Arc<dyn AdmissionInd
         }
         #[cfg(feature = "memory")]
         AdmissionIndexConfig::Memory => Ok(Arc::new(eb_memory::MemoryAdmissionIndex::new())),
-        AdmissionIndexConfig::Postgres { at, .. } => {
-            Err(later(profile, *at, "wiring.admission_index.kind", "postgres").into())
+        #[cfg(feature = "postgres")]
+        AdmissionIndexConfig::Postgres { database, gate, lease, max_lag } => {
+            let options = eb_checkpoint_pg::PgIndexConfig {
+                lease: *lease,
+                max_lag: *max_lag,
+                ..eb_checkpoint_pg::PgIndexConfig::new(gate)
+            };
+            let config = database.to_config(&profile.profile_id);
+            let index = eb_checkpoint_pg::PgAdmissionIndex::open(&config, &options).await;
+            Ok(Arc::new(
+                index.map_err(|e| postgres::placed(e, &place(profile, database, "admission_index")))?,
+            ))
         }
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => Err(not_built("admission index").into()),
@@ -133,12 +159,32 @@ pub(crate) async fn open_quarantine_bus(profile: &Profile, purpose: Purpose) -> 
     }
 }
 
-/// Why a profile that names a store of a later release cannot be opened.
-fn later(profile: &Profile, at: Place, key: &str, name: &str) -> ProfileError {
-    ProfileError::new(&profile.source.name(), format!("the {name} store comes with a later release"))
-        .at(at)
-        .key(key)
-        .advise("use another kind")
+/// Connects to the databases of a profile: for each store that is one, its section and how it was found. Changes nothing.
+#[cfg_attr(not(feature = "postgres"), allow(unused_variables, clippy::unused_async, reason = "no databases"))]
+pub(crate) async fn look_at_databases(profile: &Profile) -> Result<Vec<(&'static str, String)>, OpenError> {
+    #[allow(unused_mut, reason = "no databases without the feature")]
+    let mut found = Vec::new();
+    #[cfg(feature = "postgres")]
+    {
+        let mut databases = Vec::new();
+        if let CheckpointStoreConfig::Postgres(settings) = &profile.wiring.checkpoint_store {
+            databases.push(("checkpoint_store", settings));
+        }
+        if let AdmissionIndexConfig::Postgres { database, .. } = &profile.wiring.admission_index {
+            databases.push(("admission_index", database));
+        }
+        for (section, settings) in databases {
+            let config = settings.to_config(&profile.profile_id);
+            found.push((section, postgres::look(&config, &place(profile, settings, section)).await?));
+        }
+    }
+    Ok(found)
+}
+
+/// Where a database's address is set.
+#[cfg(feature = "postgres")]
+fn place(profile: &Profile, settings: &crate::PostgresSettings, section: &str) -> String {
+    format!("{}:{}:{}: wiring.{section}.url", profile.source.name(), settings.at.line, settings.at.column)
 }
 
 fn not_built(what: &str) -> Error {

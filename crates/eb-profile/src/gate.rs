@@ -60,7 +60,9 @@ impl OpenGate {
         let evidence = backend::open_quarantine_bus(profile, Purpose::Writing).await?;
         let topic = quarantine_topic()?;
         evidence.admin.create_topic(&topic, 1).await?;
-        let max_bytes = profile.wiring.event_bus.max_envelope_bytes;
+        // What the bus would refuse is better refused with a reason in a receipt.
+        let of_bus = bus.publisher.capabilities().max_envelope_bytes;
+        let max_bytes = profile.wiring.event_bus.max_envelope_bytes.min(of_bus);
         let config =
             GateConfig { limits: Limits::new(max_bytes, Limits::DEFAULT_DEPTH), ..GateConfig::default() };
         let quarantine = LogQuarantine::new(

@@ -73,11 +73,15 @@ mod gate;
 #[cfg(feature = "file")]
 mod inline;
 mod interpolate;
+mod kinesis;
 mod locate;
 mod model;
 mod open;
+mod postgres;
 mod secret;
 mod section;
+mod stores;
+mod wiring;
 mod yaml;
 
 pub use backend::Purpose;
@@ -87,12 +91,14 @@ pub use eb_file::verify as file_verify;
 pub use error::{OpenError, Place, ProfileError};
 pub use gate::QUARANTINE_TOPIC;
 pub use interpolate::{Env, MAX_EXPANDED_BYTES, VariableUse};
+pub use kinesis::{KinesisCredentials, KinesisPublish, KinesisRead, KinesisSettings};
 pub use locate::{CONFIG_DIR, ProfileSource};
 pub use model::{
     AdmissionIndexConfig, BusKind, CheckpointStoreConfig, EventBusConfig, KIND_OVERRIDE, PolicyConfig,
     PolicyRef, Profile, QuarantineConfig, Wiring,
 };
 pub use open::{Platform, open, open_reading};
+pub use postgres::{PostgresSettings, PostgresTls};
 pub use secret::Secret;
 pub use section::{Origin, Setting};
 

@@ -1,6 +1,7 @@
 //! The profile as values, read and checked.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use eb_contract::Topic;
 use ig_gate::Policy;
@@ -9,15 +10,15 @@ use serde::Serialize;
 use crate::error::{OpenError, Place, ProfileError};
 use crate::gate;
 use crate::interpolate::Env;
+use crate::kinesis::KinesisSettings;
 use crate::locate::{self, ProfileSource};
-use crate::secret::Secret;
-use crate::section::{Origin, Reading, Scalar, Section, Setting};
+use crate::postgres::PostgresSettings;
+use crate::section::{Reading, Scalar, Section, Setting};
+use crate::wiring;
 use crate::yaml;
 
 /// The environment variable that overrides `wiring.event_bus_kind`.
 pub const KIND_OVERRIDE: &str = "EVENT_BUS_KIND";
-
-const MAX_PARTITIONS: u64 = 10_000;
 
 /// A profile: read, its variables replaced, every key known and every value within its range. Nothing has been opened.
 #[derive(Debug, Clone)]
@@ -90,7 +91,7 @@ pub enum BusKind {
 }
 
 /// Every kind there is a name for, whether or not this build has it.
-const BUS_KINDS: &[(&str, BusKind)] = &[
+pub(crate) const BUS_KINDS: &[(&str, BusKind)] = &[
     ("file", BusKind::File),
     ("memory", BusKind::Memory),
     ("kinesis", BusKind::Kinesis),
@@ -110,11 +111,12 @@ impl BusKind {
     }
 
     /// Why this build cannot open it; `None` when it can.
-    fn unavailable(self) -> Option<String> {
+    pub(crate) fn unavailable(self) -> Option<String> {
         let built = match self {
             Self::File => cfg!(feature = "file"),
             Self::Memory => cfg!(feature = "memory"),
-            Self::Kinesis | Self::Redis => {
+            Self::Kinesis => cfg!(feature = "kinesis"),
+            Self::Redis => {
                 return Some(format!("the {} backend comes with a later release", self.as_str()));
             }
         };
@@ -140,6 +142,8 @@ pub struct EventBusConfig {
     pub max_envelope_bytes: usize,
     /// `preallocate_bytes`: how far a file bus pads its logs ahead; 0 for not at all.
     pub preallocate_bytes: u64,
+    /// `kinesis`. Always there for kind `kinesis`.
+    pub kinesis: Option<KinesisSettings>,
 }
 
 /// The section `wiring.checkpoint_store`.
@@ -153,12 +157,7 @@ pub enum CheckpointStoreConfig {
     /// In the process.
     Memory,
     /// A PostgreSQL database.
-    Postgres {
-        /// The connection.
-        url: Secret,
-        /// Where it is set.
-        at: Place,
-    },
+    Postgres(PostgresSettings),
 }
 
 /// The section `wiring.admission_index`.
@@ -177,10 +176,14 @@ pub enum AdmissionIndexConfig {
     Memory,
     /// A PostgreSQL database, shared by several gates.
     Postgres {
-        /// The connection.
-        url: Secret,
-        /// Where it is set.
-        at: Place,
+        /// The database.
+        database: PostgresSettings,
+        /// `gate`: what the other gates call this one.
+        gate: String,
+        /// `lease_ms`: how long a reservation of a gate that has gone keeps the others from looking into it.
+        lease: Duration,
+        /// `max_lag`: how many records a recovering gate may have to read again.
+        max_lag: u64,
     },
 }
 
@@ -194,14 +197,6 @@ pub enum QuarantineConfig {
     },
     /// In the process.
     Memory,
-}
-
-#[derive(Clone, Copy)]
-enum StoreKind {
-    File,
-    Memory,
-    Embedded,
-    Postgres,
 }
 
 impl Profile {
@@ -235,7 +230,7 @@ impl Profile {
         let profile_id = name(id)?;
         let policy = read_policy(&root)?;
         let mut notices = Vec::new();
-        let wiring = read_wiring(&root, &source, env, &mut notices)?;
+        let wiring = wiring::read(&root, &profile_id, &source, env, &mut notices)?;
         let settings = reading.settings.into_inner();
         Ok(Self { profile_id, source, policy, wiring, notices, settings })
     }
@@ -271,225 +266,4 @@ fn read_policy(root: &Section<'_>) -> Result<PolicyConfig, ProfileError> {
         class_map_ref: reference(REFS[1])?,
         schema_policy_ref: reference(REFS[2])?,
     })
-}
-
-fn read_wiring(
-    root: &Section<'_>,
-    source: &ProfileSource,
-    env: &Env,
-    notices: &mut Vec<String>,
-) -> Result<Wiring, ProfileError> {
-    let known = ["event_bus_kind", "event_bus", "checkpoint_store", "admission_index", "quarantine"];
-    let wiring = root.section("wiring", &known)?;
-    let (kind, overridden) = read_kind(&wiring, env, notices)?;
-    let event_bus = read_event_bus(&wiring, kind, overridden, source.base())?;
-    let stores = Stores { wiring: &wiring, kind, overridden, base: source.base() };
-    let result = Wiring {
-        event_bus_kind: kind,
-        checkpoint_store: stores.checkpoint_store(&event_bus, notices)?,
-        admission_index: stores.admission_index(notices)?,
-        quarantine: stores.quarantine()?,
-        event_bus,
-    };
-    Ok(result)
-}
-
-/// The kind in force, and whether the environment overrides the profile's.
-fn read_kind(
-    wiring: &Section<'_>,
-    env: &Env,
-    notices: &mut Vec<String>,
-) -> Result<(BusKind, bool), ProfileError> {
-    let key = "event_bus_kind";
-    let value = wiring.required(key)?;
-    let refusal = |what| value.error(what).advise("use another kind or another build of this program");
-    let variable = |what: String| ProfileError::new(KIND_OVERRIDE, what);
-    let held =
-        env.get(KIND_OVERRIDE).map_err(|_| variable("it holds something else than UTF-8".to_owned()))?;
-    if let Some(wanted) = held.filter(|text| !text.is_empty()) {
-        let Some((_, kind)) = BUS_KINDS.iter().find(|(name, _)| *name == wanted) else {
-            let names: Vec<_> = BUS_KINDS.iter().map(|(name, _)| *name).collect();
-            let shown: String = wanted.chars().filter(|c| !c.is_control()).take(64).collect();
-            return Err(variable(format!("`{shown}` is no kind of event bus"))
-                .advise(crate::section::suggestion(&wanted, &names)));
-        };
-        if let Some(why) = kind.unavailable() {
-            return Err(variable(why).advise("set it to another kind, or unset it"));
-        }
-        let written = value.shown();
-        if written != kind.as_str() {
-            notices.push(format!(
-                "{KIND_OVERRIDE}={} in the environment overrides {key} `{written}` of the profile",
-                kind.as_str()
-            ));
-            let origin = Origin::Override { variable: KIND_OVERRIDE };
-            wiring.reading.record(&wiring.full(key), kind.as_str().to_owned(), false, origin);
-            return Ok((*kind, true));
-        }
-    }
-    let unavailable =
-        BUS_KINDS.iter().find(|(name, _)| *name == value.shown()).and_then(|(_, kind)| kind.unavailable());
-    if let Some(why) = unavailable {
-        return Err(refusal(why));
-    }
-    Ok((value.one_of(BUS_KINDS)?, false))
-}
-
-fn read_event_bus(
-    wiring: &Section<'_>,
-    kind: BusKind,
-    overridden: bool,
-    base: &Path,
-) -> Result<EventBusConfig, ProfileError> {
-    let bus = wiring.section(
-        "event_bus",
-        &["root", "topics", "create_topics", "max_envelope_bytes", "preallocate_bytes"],
-    )?;
-    let root = match bus.optional("root")? {
-        Some(root) => Some(root.path_from(base)?),
-        None if kind == BusKind::File => {
-            let why = if overridden { " (EVENT_BUS_KIND=file needs it)" } else { "" };
-            return Err(bus.missing("root", why));
-        }
-        None => None,
-    };
-    let mut topics = Vec::new();
-    if let Some(section) = bus.optional_section("topics", None)? {
-        for (name, at) in section.keys() {
-            let full = section.full(name);
-            let topic = Topic::new(name).map_err(|e| wiring.reading.error(at, &full, e.to_string()))?;
-            let partitions = section.required(name)?.number(1..=MAX_PARTITIONS)?;
-            // Within the range just checked.
-            topics.push((topic, u32::try_from(partitions).unwrap_or(1)));
-        }
-    }
-    let create_topics = match bus.optional("create_topics")? {
-        Some(value) => value.boolean()?,
-        None => bus.defaulted("create_topics", false),
-    };
-    let max_envelope_bytes = match bus.optional("max_envelope_bytes")? {
-        Some(value) => value.number(1024..=16 << 20)?,
-        None => bus.defaulted("max_envelope_bytes", eb_contract::EnvelopeLimits::DEFAULT_BYTES as u64),
-    };
-    let max_envelope_bytes = usize::try_from(max_envelope_bytes).unwrap_or(usize::MAX);
-    let preallocate_bytes = match bus.optional("preallocate_bytes")? {
-        Some(value) => value.number(0..=1 << 30)?,
-        None => bus.defaulted("preallocate_bytes", 0),
-    };
-    Ok(EventBusConfig { root, topics, create_topics, max_envelope_bytes, preallocate_bytes })
-}
-
-/// Reads the sections of the stores, which depend on the bus's kind.
-struct Stores<'a> {
-    wiring: &'a Section<'a>,
-    kind: BusKind,
-    overridden: bool,
-    base: &'a Path,
-}
-
-impl Stores<'_> {
-    fn open<'s>(
-        &'s self,
-        key: &str,
-        keys: &[&str],
-        kinds: &[(&'static str, StoreKind)],
-    ) -> Result<(Section<'s>, StoreKind, Place), ProfileError> {
-        let section = self.wiring.section(key, keys)?;
-        let kind = section.required("kind")?;
-        let at = kind.at;
-        let kind = kind.one_of(kinds)?;
-        Ok((section, kind, at))
-    }
-
-    /// A bus that ends with the process has nothing that a durable store could refer to.
-    fn outlives_bus(
-        &self,
-        what: &str,
-        at: Place,
-        key: &str,
-        notices: &mut Vec<String>,
-    ) -> Result<bool, ProfileError> {
-        if self.kind != BusKind::Memory {
-            return Ok(false);
-        }
-        if self.overridden {
-            notices.push(format!("with the memory bus, {what} in memory too"));
-            return Ok(true);
-        }
-        let error = self.wiring.reading.error(at, &self.wiring.full(key), "it would outlive the memory bus");
-        Err(error.advise("use `kind: memory` with `event_bus_kind: memory`"))
-    }
-
-    fn checkpoint_store(
-        &self,
-        bus: &EventBusConfig,
-        notices: &mut Vec<String>,
-    ) -> Result<CheckpointStoreConfig, ProfileError> {
-        let key = "checkpoint_store";
-        let kinds =
-            [("file", StoreKind::File), ("memory", StoreKind::Memory), ("postgres", StoreKind::Postgres)];
-        let (section, kind, at) = self.open(key, &["kind", "root", "url"], &kinds)?;
-        let config = match kind {
-            StoreKind::Postgres => {
-                CheckpointStoreConfig::Postgres { url: section.required("url")?.secret()?, at }
-            }
-            StoreKind::File => {
-                let root = match (section.optional("root")?, &bus.root) {
-                    (Some(root), _) => root.path_from(self.base)?,
-                    (None, Some(root)) => section.defaulted("root", root.display().to_string()).into(),
-                    (None, None) => {
-                        return Err(section.missing("root", ", and the event bus has no root to lie in"));
-                    }
-                };
-                CheckpointStoreConfig::File { root }
-            }
-            StoreKind::Memory | StoreKind::Embedded => return Ok(CheckpointStoreConfig::Memory),
-        };
-        let moved = self.outlives_bus("checkpoints are", at, key, notices)?;
-        Ok(if moved { CheckpointStoreConfig::Memory } else { config })
-    }
-
-    fn admission_index(&self, notices: &mut Vec<String>) -> Result<AdmissionIndexConfig, ProfileError> {
-        let key = "admission_index";
-        let kinds = [
-            ("embedded", StoreKind::Embedded),
-            ("memory", StoreKind::Memory),
-            ("postgres", StoreKind::Postgres),
-        ];
-        let known = ["kind", "path", "max_lag", "cache_bytes", "url"];
-        let (section, kind, at) = self.open(key, &known, &kinds)?;
-        let config = match kind {
-            StoreKind::Postgres => {
-                AdmissionIndexConfig::Postgres { url: section.required("url")?.secret()?, at }
-            }
-            StoreKind::Embedded => {
-                let path = section.required("path")?.path_from(self.base)?.join(self.kind.as_str());
-                let max_lag = match section.optional("max_lag")? {
-                    Some(value) => value.number(1_000..=1_000_000)?,
-                    None => section.defaulted("max_lag", 100_000),
-                };
-                let cache_bytes = match section.optional("cache_bytes")? {
-                    Some(value) => value.number(1 << 20..=64 << 30)?,
-                    None => section.defaulted("cache_bytes", 64 << 20),
-                };
-                let max_lag = usize::try_from(max_lag).unwrap_or(usize::MAX);
-                AdmissionIndexConfig::Embedded { path, max_lag, cache_bytes }
-            }
-            StoreKind::Memory | StoreKind::File => return Ok(AdmissionIndexConfig::Memory),
-        };
-        let moved = self.outlives_bus("the admission index is", at, key, notices)?;
-        Ok(if moved { AdmissionIndexConfig::Memory } else { config })
-    }
-
-    /// Evidence may outlive the bus.
-    fn quarantine(&self) -> Result<QuarantineConfig, ProfileError> {
-        let kinds = [("file", StoreKind::File), ("memory", StoreKind::Memory)];
-        let (section, kind, _) = self.open("quarantine", &["kind", "root"], &kinds)?;
-        Ok(match kind {
-            StoreKind::File => {
-                QuarantineConfig::File { root: section.required("root")?.path_from(self.base)? }
-            }
-            _ => QuarantineConfig::Memory,
-        })
-    }
 }

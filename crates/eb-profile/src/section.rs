@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Place, ProfileError};
@@ -156,6 +157,12 @@ impl<'a> Section<'a> {
         Self::open(self.reading, self.full(key), &entry.value, entry.at, known).map(Some)
     }
 
+    /// A section that counts as empty where it is missing.
+    pub(crate) fn section_or_empty(&self, key: &str, known: &[&str]) -> Result<Section<'a>, ProfileError> {
+        let missing = || Section { reading: self.reading, path: self.full(key), at: self.at, entries: &[] };
+        Ok(self.optional_section(key, Some(known))?.unwrap_or_else(missing))
+    }
+
     /// The keys in the order of the file.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a str, Place)> {
         self.entries.iter().map(|e| (e.key.as_str(), e.at))
@@ -183,6 +190,51 @@ impl<'a> Section<'a> {
         self.optional(key)?.ok_or_else(|| self.missing(key, ""))
     }
 
+    /// A whole number, or what the program takes where there is none.
+    pub(crate) fn number_or(
+        &self,
+        key: &str,
+        range: RangeInclusive<u64>,
+        default: u64,
+    ) -> Result<u64, ProfileError> {
+        match self.optional(key)? {
+            Some(value) => value.number(range),
+            None => Ok(self.defaulted(key, default)),
+        }
+    }
+
+    /// `true` or `false`, or what the program takes where there is neither.
+    pub(crate) fn boolean_or(&self, key: &str, default: bool) -> Result<bool, ProfileError> {
+        match self.optional(key)? {
+            Some(value) => value.boolean(),
+            None => Ok(self.defaulted(key, default)),
+        }
+    }
+
+    /// A text, or what the program takes where there is none.
+    pub(crate) fn text_or(&self, key: &str, max_chars: usize, default: &str) -> Result<String, ProfileError> {
+        match self.optional(key)? {
+            Some(value) => value.text(max_chars),
+            None => Ok(self.defaulted(key, default.to_owned())),
+        }
+    }
+
+    /// One of several words; the first of them where there is none.
+    pub(crate) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        choices: &[(&'static str, T)],
+    ) -> Result<T, ProfileError> {
+        match (self.optional(key)?, choices) {
+            (Some(value), _) => value.one_of(choices),
+            (None, [(name, value), ..]) => {
+                self.defaulted(key, *name);
+                Ok(*value)
+            }
+            (None, []) => Err(self.missing(key, "")),
+        }
+    }
+
     /// Records a value that the profile leaves to the program.
     pub(crate) fn defaulted<T: fmt::Display>(&self, key: &str, value: T) -> T {
         self.reading.record(&self.full(key), value.to_string(), false, Origin::Default);
@@ -191,6 +243,11 @@ impl<'a> Section<'a> {
 }
 
 impl Scalar<'_> {
+    /// Whether its variables have left nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.expanded.text.is_empty()
+    }
+
     /// An error about this value. The message must not quote it where it may be secret; see [`Scalar::shown`].
     pub(crate) fn error(&self, message: impl Into<String>) -> ProfileError {
         self.reading.error(self.at, &self.key, message)
@@ -247,7 +304,7 @@ impl Scalar<'_> {
     }
 
     /// A whole number within a range.
-    pub(crate) fn number(self, range: std::ops::RangeInclusive<u64>) -> Result<u64, ProfileError> {
+    pub(crate) fn number(self, range: RangeInclusive<u64>) -> Result<u64, ProfileError> {
         let parsed = self.expanded.text.parse::<u64>().ok().filter(|n| range.contains(n));
         let Some(number) = parsed else {
             let (low, high) = (range.start(), range.end());

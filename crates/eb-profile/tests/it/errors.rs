@@ -59,7 +59,7 @@ fn an_error_points_to_file_line_column_and_key_and_suggests() {
         (
             "  checkpoint_store:\n    kind: file",
             "  checkpoint_store: file",
-            "p.yaml:14:21: wiring.checkpoint_store: a map with kind, root, url belongs here",
+            "p.yaml:14:21: wiring.checkpoint_store: a map with kind, root, url, schema, tls, ca_file, migrations, max_connections, pool_wait_ms, connect_timeout_ms, statement_timeout_ms, lock_timeout_ms, allow_unsafe_server belongs here",
         ),
         ("      t.one: 1", "      t.two: 1", "p.yaml:13:7: the key `t.two` stands twice, first in line 12"),
         (
@@ -82,8 +82,8 @@ fn an_error_points_to_file_line_column_and_key_and_suggests() {
 #[test]
 fn a_kind_of_a_later_release_is_named_as_such() {
     assert_eq!(
-        error("event_bus_kind: file", "event_bus_kind: kinesis"),
-        "p.yaml:8:19: wiring.event_bus_kind: the kinesis backend comes with a later release; use another kind or another build of this program"
+        error("event_bus_kind: file", "event_bus_kind: redis"),
+        "p.yaml:8:19: wiring.event_bus_kind: the redis backend comes with a later release; use another kind or another build of this program"
     );
     let overridden = parse(GOOD, &[("EVENT_BUS_KIND", "redis")]).unwrap_err().to_string();
     assert_eq!(

@@ -2,8 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod errors;
+#[cfg(feature = "kinesis")]
+mod kinesis;
 mod lookup;
 mod opening;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod runtimes;
 mod settings;
 

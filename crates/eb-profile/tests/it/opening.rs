@@ -4,11 +4,9 @@ use eb_contract::{ErrorKind, EventBusReaderExt as _, PartitionId, StartAt, Topic
 use eb_profile::{Env, OpenError, Platform, Profile, ProfileSource, Purpose};
 use ig_gate::Decision;
 
-use crate::GOOD;
+pub(crate) const LOCAL: &str = include_str!("../../../../config/platform/profiles/local.yaml");
 
-const LOCAL: &str = include_str!("../../../../config/platform/profiles/local.yaml");
-
-fn event(id: &str) -> Vec<u8> {
+pub(crate) fn event(id: &str) -> Vec<u8> {
     let world = "a".repeat(64);
     format!(
         "{{\"event_id\":\"{id}\",\"event_type\":\"audit.access.granted\",\"ts_utc\":\"2026-01-29T10:00:00.000000Z\",\
@@ -104,19 +102,6 @@ async fn everything_works_in_memory_too() {
     assert_eq!(receipt.decision, Decision::Admit);
     assert_eq!(platform.capabilities().backend, "memory");
     platform.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_store_of_a_later_release_is_refused_where_it_is_named() {
-    let text = GOOD.replace("kind: file\n  admission", "kind: postgres\n    url: postgres://db\n  admission");
-    let folder = tempfile::tempdir().unwrap();
-    let source = ProfileSource::file("p.yaml", folder.path());
-    let profile = Profile::parse(source, &text, &Env::only::<&str, &str>([])).unwrap();
-    let Err(e) = Platform::open(profile, Purpose::Writing).await else { panic!("there is no such store") };
-    assert_eq!(
-        e.to_string(),
-        "p.yaml:15:11: wiring.checkpoint_store.kind: the postgres store comes with a later release; use another kind"
-    );
 }
 
 #[test]

@@ -54,9 +54,9 @@ fn secrets_never_show() {
     let profile = parse(&postgres, &[("PG_PASSWORD", "hunter2")]).unwrap();
     assert_eq!(setting(&profile, "wiring.checkpoint_store.url").0, "•••");
     assert!(!format!("{profile:?}").contains("hunter2"));
-    let CheckpointStoreConfig::Postgres { url, .. } = &profile.wiring.checkpoint_store else { panic!() };
-    assert_eq!(url.expose(), "postgres://eb:hunter2@db/eb");
-    assert_eq!(url.to_string(), "•••");
+    let CheckpointStoreConfig::Postgres(database) = &profile.wiring.checkpoint_store else { panic!() };
+    assert_eq!(database.url.expose(), "postgres://eb:hunter2@db/eb");
+    assert_eq!(database.url.to_string(), "•••");
 
     let elsewhere = spoilt("policy_rev: v0", "policy_rev: v-${API_TOKEN}");
     let profile = parse(&elsewhere, &[("API_TOKEN", "hunter2")]).unwrap();
