@@ -18,6 +18,11 @@ pub struct Capabilities {
     pub key_order: KeyOrder,
     /// The most bytes of one envelope (its partition key not counted).
     pub max_envelope_bytes: usize,
+    /// The most UTF-16 units of a partition key, where the backend counts in those: characters beyond the basic plane
+    /// count twice, and a longer key is refused as [`InvalidInput`](crate::ErrorKind::InvalidInput). `None` where the
+    /// 256 characters of a [`PartitionKey`](crate::PartitionKey) are the only limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_key_utf16: Option<usize>,
     /// The most records of one `publish_batch` call.
     pub max_batch_records: usize,
     /// Several processes may publish to one partition.
@@ -46,6 +51,7 @@ impl Capabilities {
             durability: Durability::PowerCut,
             key_order: KeyOrder::Strict,
             max_envelope_bytes: crate::EnvelopeLimits::DEFAULT_BYTES,
+            max_key_utf16: None,
             max_batch_records: 10_000,
             multi_writer: false,
             reopen: true,

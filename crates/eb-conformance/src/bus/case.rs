@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use eb_contract::{
     Capabilities, Cut, EbRef, EventBusAdmin, EventBusPublisher, EventBusReader, Offset, PartitionId,
-    PublishRecord, ReadLimit, Record, StartAt, Topic,
+    PartitionKey, PublishRecord, ReadLimit, Record, StartAt, Topic,
 };
 use tokio::time::Instant;
 
@@ -167,6 +167,18 @@ impl BusCase {
     pub(crate) async fn partition_of(&self, topic: &Topic, key: &str) -> Outcome<PartitionId> {
         let count = self.reader().partitions(topic).await?.partitions.len();
         Ok(eb_contract::partition_for(&crate::events::key(key), u32::try_from(count)?))
+    }
+
+    /// Keys that break what takes keys for plain words; those that the backend says that it takes.
+    pub(crate) fn odd_keys(&self) -> Vec<PartitionKey> {
+        let mut keys = crate::events::odd_keys();
+        keys.retain(|k| self.takes(k));
+        keys
+    }
+
+    /// Whether the key is within what the backend declares.
+    pub(crate) fn takes(&self, key: &PartitionKey) -> bool {
+        self.caps.max_key_utf16.is_none_or(|most| key.as_str().encode_utf16().count() <= most)
     }
 
     /// Closes the bus and opens it again.

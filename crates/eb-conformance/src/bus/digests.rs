@@ -5,7 +5,7 @@ use eb_contract::{EbRef, Offset, PartitionId, PublishRecord, Record, Timestamp, 
 
 use crate::Outcome;
 use crate::bus::BusCase;
-use crate::events::{key, odd_envelopes, odd_keys, record};
+use crate::events::{key, odd_envelopes, record};
 use crate::outcome::{ensure, ensure_eq};
 
 /// The facts as any other bus would hold them: only the keys, the bytes and their order matter.
@@ -28,7 +28,7 @@ pub(crate) async fn digests_equal_those_of_a_plain_model(case: &mut BusCase) -> 
     let topic = case.topic("digests").await?;
     let mut facts: Vec<PublishRecord> = (0..40).map(|n| record(format!("k{}", n % 5), n)).collect();
     facts.extend(odd_envelopes().into_iter().map(|e| PublishRecord::new(key("odd"), e)));
-    facts.extend(odd_keys().into_iter().map(|k| PublishRecord::new(k, crate::events::envelope(7))));
+    facts.extend(case.odd_keys().into_iter().map(|k| PublishRecord::new(k, crate::events::envelope(7))));
     let mut acked = Vec::new();
     for part in facts.chunks(9) {
         acked.extend(case.publish_batch(&topic, part.to_vec()).await?);

@@ -1,11 +1,12 @@
 //! Cuts: exclusive-next, at every place.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
-use eb_contract::{Cut, Offset, OffsetKind, ReadLimit, ReadState, StartAt};
+use eb_contract::{Cut, Offset, OffsetKind, ReadLimit, ReadState, StartAt, Timestamp};
 
 use crate::Outcome;
-use crate::bus::{BusCase, Reading, same};
+use crate::bus::{Acked, BusCase, Reading, same};
 use crate::events::record;
 use crate::outcome::{ensure, ensure_eq, refused};
 
@@ -188,6 +189,69 @@ pub(crate) async fn a_cut_of_another_kind_is_refused(case: &mut BusCase) -> Outc
             let opened = case.reader().cursor(&topic, acked[0].at.partition_id, cut.into()).await;
             refused(&format!("a cursor at `{cut}` of kind {kind}"), opened, "invalid_input")?;
         }
+    }
+    Ok(())
+}
+
+pub(crate) async fn resuming_with_the_time_of_the_head_starts_at_the_same_cut(case: &mut BusCase) -> Outcome {
+    let topic = case.topic("resume-at").await?;
+    let acked = case.publish_run(&topic, "k", 0, 12).await?;
+    let partition = acked[0].at.partition_id;
+    Reading::open(case, &topic, partition, StartAt::Earliest).await?.take(acked.len()).await?;
+    // Whatever the time: it tells about what has expired, never where to start.
+    let now = Timestamp::now();
+    let times = [Timestamp::EPOCH, now, now.saturating_add(Duration::from_secs(3_600))];
+    for caught_up_at in times {
+        let mut cuts = vec![(Cut::Begin, 0)];
+        for (i, a) in acked.iter().enumerate() {
+            cuts.extend([(Cut::Next(a.offset()), i), (Cut::After(a.offset()), i + 1)]);
+        }
+        for (cut, first) in cuts {
+            let start = StartAt::Resume { cut, caught_up_at };
+            let mut reading = Reading::open(case, &topic, partition, start).await?;
+            let got = reading.take(acked.len() - first).await?;
+            got.iter().zip(&acked[first..]).try_for_each(|(r, a)| same(r, a))?;
+            reading.expect_head().await?;
+        }
+        let other = if case.caps.offset_kind == OffsetKind::External {
+            OffsetKind::FileLine
+        } else {
+            OffsetKind::External
+        };
+        let start = StartAt::Resume { cut: Cut::After(Offset::from_u64(other, 1)), caught_up_at };
+        let opened = case.reader().cursor(&topic, partition, start).await;
+        refused("resuming at a cut of another kind", opened, "invalid_input")?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_consumer_that_was_at_the_head_resumes_there(case: &mut BusCase) -> Outcome {
+    let topic = case.topic("resume-head").await?;
+    let partition = case.partition_of(&topic, "k").await?;
+    // First of a partition that never had a record, then behind one.
+    let mut expected = Vec::new();
+    for n in 0..3 {
+        let caught_up_at = Timestamp::now();
+        let head = case.reader().head(&topic, partition).await?;
+        let mut cuts = vec![head.cut];
+        cuts.extend(expected.last().map(|a: &Acked| Cut::past(a.offset())));
+        let mut waiting = Vec::new();
+        for cut in cuts {
+            let start = StartAt::Resume { cut, caught_up_at };
+            waiting.push(Reading::open(case, &topic, partition, start).await?);
+        }
+        let come = case.publish_run(&topic, "k", n * 2, 2).await?;
+        for mut reading in waiting {
+            // A service may show a little less than was ACKed as its head, never more.
+            let before = reading.cursor.position();
+            let from = |a: &&Acked| before.is_before(&a.offset()) == Some(true);
+            let all: Vec<_> = expected.iter().chain(&come).filter(from).collect();
+            ensure!(all.len() >= come.len(), "the head `{before}` lies behind what was published later");
+            let got = reading.take(all.len()).await?;
+            got.iter().zip(all).try_for_each(|(r, a)| same(r, a))?;
+            reading.expect_head().await?;
+        }
+        expected.extend(come);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use eb_contract::{Cut, Effect, EnvelopeLimits, PublishRecord};
 
 use crate::Outcome;
 use crate::bus::{Acked, BusCase};
-use crate::events::{envelope, envelope_of, key, nested, odd_envelopes, odd_keys, record};
+use crate::events::{envelope, envelope_of, key, nested, odd_envelopes, record};
 use crate::outcome::{ensure, ensure_eq, refused};
 
 pub(crate) async fn what_goes_in_comes_back_byte_for_byte(case: &mut BusCase) -> Outcome {
@@ -55,8 +55,27 @@ pub(crate) async fn one_byte_over_the_limit_is_refused_and_leaves_no_trace(case:
 pub(crate) async fn any_key_comes_back_as_it_was(case: &mut BusCase) -> Outcome {
     let topic = case.topic("keys").await?;
     let mut acked = Vec::new();
-    for (n, odd) in odd_keys().into_iter().enumerate() {
+    for (n, odd) in case.odd_keys().into_iter().enumerate() {
         acked.push(case.publish(&topic, PublishRecord::new(odd, envelope(n))).await?);
+    }
+    case.expect_topic(&topic, &acked).await
+}
+
+pub(crate) async fn a_key_longer_than_the_backend_counts_is_refused_alone(case: &mut BusCase) -> Outcome {
+    let topic = case.topic("long-keys").await?;
+    // Each has the most characters that a key may have.
+    let keys = [key("a"), key("𝕏".repeat(256)), key("b"), key("ä".repeat(256))];
+    let records: Vec<_> = keys.iter().map(|k| PublishRecord::new(k.clone(), envelope(1))).collect();
+    let answers = case.publisher().publish_batch(&topic, records.clone()).await;
+    ensure_eq!(answers.len(), records.len(), "answers of a batch");
+    let mut acked = Vec::new();
+    for (answer, record) in answers.into_iter().zip(records) {
+        if case.takes(&record.partition_key) {
+            acked.push(Acked { at: answer?, record });
+        } else {
+            let error = refused("a key that is too long for the backend", answer, "invalid_input")?;
+            ensure_eq!(error.effect(), Effect::None, "the effect of a refused record");
+        }
     }
     case.expect_topic(&topic, &acked).await
 }

@@ -17,6 +17,7 @@ macro_rules! __bus_scenarios {
             roundtrip: deep_and_large_payloads_come_back_whole [];
             roundtrip: one_byte_over_the_limit_is_refused_and_leaves_no_trace [];
             roundtrip: any_key_comes_back_as_it_was [];
+            roundtrip: a_key_longer_than_the_backend_counts_is_refused_alone [];
             roundtrip: the_same_envelope_twice_is_two_records_in_order [];
             roundtrip: an_ack_names_the_record_that_is_read_there [];
             positions: offsets_rise_strictly_as_numbers [];
@@ -27,6 +28,8 @@ macro_rules! __bus_scenarios {
             positions: a_cut_at_the_head_brings_what_comes [];
             positions: a_cut_past_the_head_starts_exactly_there [DenseOffsets];
             positions: a_cut_of_another_kind_is_refused [];
+            positions: resuming_with_the_time_of_the_head_starts_at_the_same_cut [];
+            positions: a_consumer_that_was_at_the_head_resumes_there [];
             positions: an_empty_partition_is_caught_up [];
             positions: the_head_lies_behind_everything_acked [];
             times: a_time_seeks_to_the_first_record_at_or_after_it [SeekByTime];

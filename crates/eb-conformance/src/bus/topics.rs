@@ -5,7 +5,7 @@ use eb_contract::{Effect, PartitionId, StartAt, Topic, partition_for};
 use crate::Outcome;
 use crate::bus::BusCase;
 use crate::bus::order::{numbers_by_key, rises};
-use crate::events::{key, odd_keys, record};
+use crate::events::{key, record};
 use crate::outcome::{ensure, ensure_eq, refused};
 
 pub(crate) async fn a_missing_topic_is_not_found(case: &mut BusCase) -> Outcome {
@@ -84,7 +84,7 @@ pub(crate) async fn creating_a_topic_again_needs_the_same_number(case: &mut BusC
 pub(crate) async fn keys_land_by_the_partition_rule(case: &mut BusCase) -> Outcome {
     for (name, partitions) in [("one", 1), ("usual", case.partitions), ("more", case.partitions + 2)] {
         let topic = case.bus.create_topic(name, partitions).await?;
-        let mut keys = odd_keys();
+        let mut keys = case.odd_keys();
         keys.extend((0..30).map(|n| key(format!("merchant-{n}"))));
         let records =
             keys.iter().map(|k| eb_contract::PublishRecord::new(k.clone(), crate::events::envelope(0)));
