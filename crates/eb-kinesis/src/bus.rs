@@ -4,16 +4,22 @@ use std::sync::Arc;
 
 use aws_sdk_kinesis::Client;
 use eb_contract::{Capabilities, KeyOrder, OffsetKind, Result};
+use tokio::runtime::Handle;
 
-use crate::KinesisAdmin;
 use crate::client;
 use crate::config::{KinesisConfig, Ordering};
+use crate::reader::Reads;
+use crate::{KinesisAdmin, KinesisPublisher, KinesisReader};
 
 /// What all handles of one opening share.
 pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) config: KinesisConfig,
     pub(crate) capabilities: Capabilities,
+    /// Where background work runs, whichever thread a handle is called from.
+    pub(crate) runtime: Handle,
+    /// What all readers share, and publishers tell them.
+    pub(crate) reads: Reads,
 }
 
 /// A bus on Kinesis: one client, and the handles made from it.
@@ -34,7 +40,23 @@ impl KinesisBus {
         config.check()?;
         let client = client::connect(&config).await?;
         let capabilities = capabilities(&config);
-        Ok(Self { shared: Arc::new(Shared { client, config, capabilities }) })
+        let runtime = Handle::current();
+        Ok(Self {
+            shared: Arc::new(Shared { client, config, capabilities, runtime, reads: Reads::default() }),
+        })
+    }
+
+    /// A handle that publishes. Its calls may come from any thread; its work runs on the runtime on which the bus was
+    /// opened.
+    #[must_use]
+    pub fn publisher(&self) -> KinesisPublisher {
+        KinesisPublisher::new(self.shared.clone())
+    }
+
+    /// A reader. Readers of one bus share the pace of each shard.
+    #[must_use]
+    pub fn reader(&self) -> KinesisReader {
+        KinesisReader::new(self.shared.clone())
     }
 
     /// A handle that makes streams.
@@ -55,6 +77,8 @@ impl KinesisBus {
 pub fn capabilities(config: &KinesisConfig) -> Capabilities {
     let mut c = Capabilities::new("kinesis", OffsetKind::KinesisSequence);
     c.max_envelope_bytes = config.publish.max_envelope_bytes();
+    // Characters by the documentation; engines are known to count UTF-16 units.
+    c.max_key_utf16 = Some(eb_contract::PartitionKey::MAX_CHARS);
     c.multi_writer = true;
     c.retention = true;
     c.resharding = true;

@@ -194,11 +194,13 @@ pub struct PublishConfig {
     pub max_record_bytes: usize,
     /// `PutRecords` calls of one topic under way at once, 1 to 256.
     pub calls_in_flight: usize,
-    /// Bytes of records of one topic that may wait or be in flight; who publishes more waits.
+    /// About how many bytes of records of one topic may wait or be in flight, a little for each record included; their
+    /// futures stay pending, which is the back-pressure. A call beyond that answers `Throttled` and has no effect.
     pub max_buffered_bytes: usize,
     /// What one shard takes; `None` leaves pacing to throttling answers alone.
     pub shard_rate: Option<Rate>,
-    /// How long a record may wait for the service to take it, from the first attempt on, throttling included.
+    /// How long a record may be refused, from its first attempt on. In a shard that takes nothing at all this time also
+    /// ends for what waits there, from its call on.
     pub give_up_after: Duration,
 }
 
@@ -260,8 +262,15 @@ pub struct ReadConfig {
     pub shard_rate: Option<Rate>,
     /// How long a cursor at the head waits between two looks.
     pub idle_poll: Duration,
-    /// How long the list of shards may be remembered where nothing says that it has changed.
+    /// How long the list of shards, the retention and the identity of a stream may be remembered where nothing says
+    /// that they have changed.
     pub shards_fresh_for: Duration,
+    /// How long before its retention ends a record counts as one that may vanish any moment: from there on every read
+    /// shows that nothing was skipped, at the price of one more call each. It must be more than clocks can lie apart;
+    /// with the retention or more, every read is checked.
+    pub horizon_margin: Duration,
+    /// How long a throttled call is made again before the read answers so.
+    pub retry_for: Duration,
 }
 
 impl Default for ReadConfig {
@@ -271,6 +280,8 @@ impl Default for ReadConfig {
             shard_rate: Some(Rate { calls_or_records: 5.0, bytes: 2_000_000.0 }),
             idle_poll: Duration::from_millis(250),
             shards_fresh_for: Duration::from_secs(30),
+            horizon_margin: Duration::from_secs(30 * 60),
+            retry_for: Duration::from_secs(10),
         }
     }
 }
@@ -280,7 +291,9 @@ impl ReadConfig {
         count("read.max_records_per_call", self.max_records_per_call, 1, service::RECORDS_PER_GET)?;
         self.shard_rate.map_or(Ok(()), |rate| rate.check("read.shard_rate"))?;
         within("read.idle_poll", self.idle_poll, 1, 60_000)?;
-        within("read.shards_fresh_for", self.shards_fresh_for, 0, 3_600_000)
+        within("read.shards_fresh_for", self.shards_fresh_for, 0, 3_600_000)?;
+        within("read.horizon_margin", self.horizon_margin, 60_000, 366 * 86_400_000)?;
+        within("read.retry_for", self.retry_for, 0, 3_600_000)
     }
 }
 

@@ -29,7 +29,12 @@ pub(crate) fn reading<E>(
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    writing(op, place, e).with_effect(Effect::None)
+    let error = writing(op, &place, e).with_effect(Effect::None);
+    match error.kind() {
+        // Some engines say so of a stream that is being deleted; nothing that is read can exist already.
+        ErrorKind::AlreadyExists => Error::new(ErrorKind::Unavailable, op, error.message()).at(place),
+        _ => error,
+    }
 }
 
 /// The error of a call that may have written.

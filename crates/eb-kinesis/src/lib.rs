@@ -15,12 +15,69 @@
 //! What the service promises is taken from the [API reference](https://docs.aws.amazon.com/kinesis/latest/APIReference/)
 //! and the [developer guide](https://docs.aws.amazon.com/streams/latest/dev/); emulators promise less, and nothing here
 //! relies on more than both keep.
+//!
+//! # Publishing
+//! `publish` leaves the record at the door of its topic, which fixes its place, and returns. The topic's task takes
+//! records in, in that order, and sends what has gathered while other calls were under way, as a group commit does:
+//! nothing waits for a timer. A call has at most [`max_records_per_call`](PublishConfig::max_records_per_call) records
+//! and [`max_bytes_per_call`](PublishConfig::max_bytes_per_call), and
+//! [`calls_in_flight`](PublishConfig::calls_in_flight) calls of a topic are under way at once.
+//!
+//! ## Order
+//! `PutRecords` promises no order among the records of a call, and may take a record while it refuses an earlier one of
+//! the same key. With [`Ordering::Strict`] a key therefore has one record in a call at most, and the next one leaves when
+//! that one is settled; a record that was refused is sent again before anything else of its key. The sequence numbers
+//! that a key gets must rise: one that does not is a `ProtocolViolation`, which is the record's answer and is logged as an
+//! error, and the records behind it are `NotAttempted`. (The numbers of the 32,768 to 65,536 keys that were ACKed last
+//! are remembered.) A key's throughput is one record per round trip; a topic's is not bounded by that.
+//!
+//! ## What each failure does
+//! | what came back | the record | later records of its key |
+//! |---|---|---|
+//! | an entry is throttled | not stored: sent again, its shard given less for a while | wait |
+//! | an entry failed inside the service | maybe stored: sent again, a copy at worst | wait |
+//! | the call was throttled | sent again | wait |
+//! | no connection; expired credentials | sent again, one call at a time, with pauses up to two seconds | wait |
+//! | any of these, for [`give_up_after`](PublishConfig::give_up_after) | fails with the last reason; effect none, or unknown where an attempt may have stored it | see below |
+//! | an entry or the call is refused for good | fails, effect none | go on; those of its batch are `NotAttempted` |
+//! | **the answer is lost**: a timeout, a broken connection, a 5xx, an answer that cannot be read or has another number of entries | fails at once, **effect unknown, and is not sent again** | `NotAttempted` |
+//! | an entry without shard or sequence number, a number that does not rise | `ProtocolViolation`, effect unknown | `NotAttempted` |
+//!
+//! A lost call may still land, also seconds later. Its records are not sent again here, because whoever published them
+//! can find out from the log (the gate does) and a second copy cannot be taken back. What must never happen is that a
+//! later record of the key overtakes it. So every record of the key that was called for before the lost one was
+//! answered is answered `NotAttempted`, by whichever call it came. **What remains:** a caller that publishes the key again
+//! after it has seen the unknown outcome may be faster than the lost call, which then lands behind. Reading the log first
+//! makes that improbable, and nothing makes it impossible: the service has no call that settles it. A key whose record
+//! failed with effect none is not held up beyond the batch.
+//!
+//! A record that failed *inside* the service is another matter: its answer has come, so nothing of it is under way.
+//!
+//! ## Why the SDK retries nothing
+//! Its retries would send a lost call again unseen, and would be blind to entries that failed in a call that did not.
+//!
+//! ## Pacing
+//! Each shard has a lane with a token bucket ([`shard_rate`](PublishConfig::shard_rate)) and a window that its refusals
+//! narrow, so that one shard that is slow holds up nothing but its own keys. Which key belongs to which shard is asked
+//! of the service before the first record of a topic (`DescribeStreamSummary`, `ListShards`), and again when an answer names
+//! another shard than expected. If it cannot be had, the stream is one lane without a rate.
+//!
+//! ## Memory, cancellation, the end
+//! A topic holds [`max_buffered_bytes`](PublishConfig::max_buffered_bytes) of records (and one call's more at most);
+//! their futures are pending. Beyond that `publish` answers `Throttled` with no effect. A call under way costs about two and a half
+//! times its bytes besides, for the SDK's copies. Dropping a future withdraws nothing and leaves nothing half done.
+//!
+//! Dropping the publisher is closing it: what was called for is finished in the background, within `give_up_after` and
+//! a call's timeout, and then its tasks end. If the runtime ends first, every record that was not answered is answered
+//! `Closed`: effect unknown if it was in flight, else none.
 
 mod admin;
 mod bus;
 mod client;
 mod config;
 mod error;
+mod publisher;
+mod reader;
 mod shards;
 
 pub use admin::KinesisAdmin;
@@ -29,3 +86,5 @@ pub use config::{
     CredentialSource, Credentials, KinesisConfig, Ordering, PublishConfig, Rate, ReadConfig, StreamNames,
     Timeouts,
 };
+pub use publisher::KinesisPublisher;
+pub use reader::KinesisReader;

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::{Shard, StreamStatus};
+use aws_smithy_types::DateTime;
 use eb_contract::{
-    BusIncarnation, Error, ErrorKind, PartitionId, PartitionInfo, Result, Topic, TopicPartitions,
+    BusIncarnation, Error, ErrorKind, PartitionId, PartitionInfo, Result, Timestamp, Topic, TopicPartitions,
 };
 
 use crate::error;
@@ -26,7 +27,12 @@ pub(crate) fn partition_of(shard_id: &str) -> Option<PartitionId> {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Layout {
     pub(crate) incarnation: BusIncarnation,
+    /// When the stream was created.
+    pub(crate) created: Timestamp,
+    /// How long records are kept.
     pub(crate) retention: std::time::Duration,
+    /// The most bytes of a record, its key included, where the stream says so.
+    pub(crate) record_limit: Option<usize>,
     /// Sorted by number.
     pub(crate) shards: Vec<ShardInfo>,
 }
@@ -45,11 +51,6 @@ pub(crate) struct ShardInfo {
 impl Layout {
     pub(crate) fn shard(&self, partition: PartitionId) -> Option<&ShardInfo> {
         self.shards.binary_search_by_key(&partition, |s| s.partition).ok().map(|i| &self.shards[i])
-    }
-
-    /// The open shard that owns the hash; during a reshard there may be none for a moment.
-    pub(crate) fn owner(&self, hash: u128) -> Option<&ShardInfo> {
-        self.shards.iter().find(|s| !s.closed && (s.hashes.0..=s.hashes.1).contains(&hash))
     }
 
     /// The shards that go on from this one.
@@ -94,13 +95,16 @@ pub(crate) async fn look(client: &Client, op: &'static str, topic: &Topic, strea
         }
     }
     shards.sort_by_key(|s| s.partition);
-    Ok(Layout { incarnation: summary.incarnation, retention: summary.retention, shards })
+    let Summary { incarnation, created, retention, record_limit, .. } = summary;
+    Ok(Layout { incarnation, created, retention, record_limit, shards })
 }
 
 /// What the summary of a stream says.
 pub(crate) struct Summary {
     pub(crate) incarnation: BusIncarnation,
+    pub(crate) created: Timestamp,
     pub(crate) retention: std::time::Duration,
+    pub(crate) record_limit: Option<usize>,
     pub(crate) open_shards: u32,
     pub(crate) status: StreamStatus,
 }
@@ -131,17 +135,27 @@ pub(crate) async fn summary(
             .advise("set the stream's record distribution strategy to USER_PARTITION_KEY"));
     }
     // A stream that is made anew under the same name has another creation time.
-    let created = summary.stream_creation_timestamp();
-    let micros = i128::from(created.secs()) * 1_000_000 + i128::from(created.subsec_nanos() / 1_000);
-    let incarnation = BusIncarnation::new(&format!("{}@{micros}", summary.stream_arn()))
+    let created = timestamp(summary.stream_creation_timestamp())
+        .ok_or_else(|| error::violation(op, topic, "the stream's creation time cannot be"))?;
+    let incarnation = BusIncarnation::new(&format!("{}@{}", summary.stream_arn(), created.as_micros()))
         .map_err(|e| error::violation(op, topic, format!("the stream's ARN cannot be used: {e}")))?;
+    let record_kib = summary.max_record_size_in_kib().and_then(|kib| usize::try_from(kib).ok());
     let hours = u64::try_from(summary.retention_period_hours()).unwrap_or(0);
     Ok(Summary {
         incarnation,
+        created,
         retention: std::time::Duration::from_secs(hours * 3_600),
+        // 0 would be no limit that means anything.
+        record_limit: record_kib.filter(|kib| *kib > 0).map(|kib| kib << 10),
         open_shards: u32::try_from(summary.open_shard_count()).unwrap_or(0),
         status: summary.stream_status().clone(),
     })
+}
+
+/// A time of the service's; `None` outside of what a [`Timestamp`] holds.
+pub(crate) fn timestamp(at: &DateTime) -> Option<Timestamp> {
+    let micros = at.secs().checked_mul(1_000_000)?.checked_add(i64::from(at.subsec_nanos() / 1_000))?;
+    Timestamp::from_micros(micros)
 }
 
 fn read_shard(op: &'static str, topic: &Topic, shard: &Shard) -> Result<ShardInfo> {

@@ -1,0 +1,152 @@
+//! The suite, on the engine alone and on LocalStack, at 1, 3 and 8 shards.
+//!
+//! Trimming is not offered: no engine can be told to forget, and what a reader does at the horizon depends on the age of
+//! records, which the fake can bend (`reading_at_the_horizon`).
+
+use std::sync::Arc;
+
+use eb_conformance::{BusFactory, BusOffers, Failure, Outcome, Pace, TestBus};
+use eb_contract::{
+    BoxFuture, Capabilities, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId, Topic,
+};
+use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames, capabilities};
+use eb_testkit::services::{ServiceError, kinesis_url, localstack_url};
+
+use crate::engine::{Engine, own_prefix};
+
+struct Kinesis {
+    url: fn() -> Result<String, ServiceError>,
+    shards: u32,
+}
+
+impl Kinesis {
+    fn local(shards: u32) -> Self {
+        Self { url: kinesis_url, shards }
+    }
+
+    fn localstack(shards: u32) -> Self {
+        Self { url: localstack_url, shards }
+    }
+}
+
+impl BusFactory for Kinesis {
+    fn capabilities(&self) -> Capabilities {
+        capabilities(&KinesisConfig::emulator("http://127.0.0.1"))
+    }
+
+    fn offers(&self) -> BusOffers {
+        BusOffers { create_topics: true, trim: false, reshard: true, second_publisher: true }
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::SERVICE
+    }
+
+    fn partitions(&self) -> u32 {
+        self.shards
+    }
+
+    fn open_fresh(&self) -> BoxFuture<'_, Outcome<Box<dyn TestBus>>> {
+        Box::pin(async {
+            // A service that cannot be had fails the test, with the reason.
+            let url = (self.url)()?;
+            let config = KinesisConfig {
+                streams: StreamNames { prefix: own_prefix(), ..StreamNames::default() },
+                ..KinesisConfig::emulator(&url)
+            };
+            Ok(Box::new(Open::new(config, Engine::at(&url)).await?) as Box<dyn TestBus>)
+        })
+    }
+}
+
+struct Open {
+    config: KinesisConfig,
+    engine: Engine,
+    bus: KinesisBus,
+    publisher: Arc<dyn EventBusPublisher>,
+    reader: Arc<dyn EventBusReader>,
+}
+
+impl Open {
+    async fn new(config: KinesisConfig, engine: Engine) -> Outcome<Self> {
+        let bus = KinesisBus::open(config.clone()).await?;
+        let (publisher, reader) = (Arc::new(bus.publisher()), Arc::new(bus.reader()));
+        Ok(Self { config, engine, bus, publisher, reader })
+    }
+
+    fn stream(&self, topic: &Topic) -> String {
+        self.config.streams.stream_of(topic)
+    }
+}
+
+impl TestBus for Open {
+    fn publisher(&self) -> Arc<dyn EventBusPublisher> {
+        self.publisher.clone()
+    }
+
+    fn reader(&self) -> Arc<dyn EventBusReader> {
+        self.reader.clone()
+    }
+
+    fn admin(&self) -> Arc<dyn EventBusAdmin> {
+        Arc::new(self.bus.admin())
+    }
+
+    fn reopen(&mut self) -> BoxFuture<'_, Outcome> {
+        Box::pin(async {
+            self.publisher.close().await?;
+            self.reader.close().await?;
+            *self = Self::new(self.config.clone(), self.engine.clone()).await?;
+            Ok(())
+        })
+    }
+
+    fn second_publisher(&self) -> BoxFuture<'_, Outcome<Arc<dyn EventBusPublisher>>> {
+        Box::pin(async {
+            let beside = KinesisBus::open(self.config.clone()).await?;
+            Ok(Arc::new(beside.publisher()) as Arc<dyn EventBusPublisher>)
+        })
+    }
+
+    fn split<'a>(&'a self, topic: &'a Topic, partition: PartitionId) -> BoxFuture<'a, Outcome> {
+        Box::pin(
+            async move { self.engine.split(&self.stream(topic), partition.0).await.map_err(Failure::new) },
+        )
+    }
+
+    fn merge<'a>(&'a self, topic: &'a Topic, a: PartitionId, b: PartitionId) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move { self.engine.merge(&self.stream(topic), a.0, b.0).await.map_err(Failure::new) })
+    }
+
+    fn shutdown(self: Box<Self>) -> BoxFuture<'static, Outcome> {
+        Box::pin(async move {
+            self.publisher.close().await?;
+            self.reader.close().await?;
+            self.engine.delete_all(&self.config.streams.prefix).await.map_err(Failure::new)
+        })
+    }
+}
+
+mod on_the_engine_with_one_shard {
+    eb_conformance::bus_suite!(super::Kinesis::local(1));
+}
+
+mod on_the_engine_with_three_shards {
+    eb_conformance::bus_suite!(super::Kinesis::local(3));
+}
+
+mod on_the_engine_with_eight_shards {
+    eb_conformance::bus_suite!(super::Kinesis::local(8));
+}
+
+mod on_localstack_with_one_shard {
+    eb_conformance::bus_suite!(super::Kinesis::localstack(1));
+}
+
+mod on_localstack_with_three_shards {
+    eb_conformance::bus_suite!(super::Kinesis::localstack(3));
+}
+
+mod on_localstack_with_eight_shards {
+    eb_conformance::bus_suite!(super::Kinesis::localstack(8));
+}

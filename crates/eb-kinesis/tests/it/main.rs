@@ -1,0 +1,10 @@
+//! The bus against real engines (kinesis-local, LocalStack) and against a scripted fake of the service.
+
+mod conformance;
+mod engine;
+mod publish_faults;
+mod publish_support;
+mod read_faults;
+mod read_horizon;
+mod read_support;
+mod reshard;

@@ -1,0 +1,375 @@
+//! What no engine does when it is asked: iterators that expire, lost and wrong answers, throttling, foreign records.
+
+use std::time::Duration;
+
+use eb_contract::{
+    Cut, ErrorKind, EventBusReader, EventBusReaderExt, PartitionId, ReadLimit, ReadState, Retry, StartAt,
+    Timestamp, Topic,
+};
+use eb_kinesis::Rate;
+use eb_testkit::kinesis_fake::{Fault, Gate, Op, Outcome, Reaction, ReadRate};
+use futures_util::FutureExt;
+
+use crate::read_support::*;
+
+#[tokio::test]
+async fn an_expired_iterator_is_renewed_where_the_cursor_stands() {
+    let scene = Scene::new(1).await.reading(|r| r.max_records_per_call = 3);
+    scene.put(0, 10);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    let mut got = Vec::new();
+    while got.len() < 10 {
+        scene.fake.expire_iterators();
+        got.extend(numbers(&cursor.next(ReadLimit::records(2)).await.unwrap().records));
+    }
+    assert_eq!(got, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_cursor_at_the_head_misses_nothing_when_its_iterator_expires() {
+    for before in [0, 4] {
+        let scene = Scene::new(1).await;
+        scene.put(0, before);
+        let mut cursor = scene.cursor(StartAt::Latest).await;
+        let idle = cursor.next(ReadLimit::default()).await.unwrap();
+        assert_eq!((idle.records.len(), idle.state), (0, ReadState::CaughtUp));
+        scene.put(before, before + 3);
+        scene.fake.expire_iterators();
+        let got = cursor.next(patient()).await.unwrap();
+        assert_eq!(numbers(&got.records), (before..before + 3).collect::<Vec<_>>());
+        // What a checkpoint would hold brings the same, also before anything was read.
+        let mut resumed = scene.cursor(idle.next).await;
+        assert_eq!(rest(&mut *resumed).await.0, (before..before + 3).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn an_iterator_that_expires_again_and_again_is_an_error_and_the_cursor_stays() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 2);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    scene.fake.script(Op::GetRecords, vec![Reaction::refuse(Fault::expired_iterator()); 4]);
+    cursor.next(ReadLimit::default()).await.unwrap_err();
+    assert_eq!(scene.fake.scripted(Op::GetRecords), 0);
+    assert_eq!(rest(&mut *cursor).await.0, [0, 1]);
+}
+
+#[tokio::test]
+async fn the_record_of_an_after_that_comes_again_is_dropped() {
+    let scene = Scene::new(1).await.reading(|r| r.max_records_per_call = 2);
+    let stored = scene.put(0, 6);
+    scene.fake.script_by(Op::GetShardIterator, |_| Some(Reaction::plain().after_returns_its_start()));
+    for (n, record) in stored.iter().enumerate() {
+        let mut cursor = scene.cursor(after(record)).await;
+        let first = cursor.next(ReadLimit::records(1)).await.unwrap();
+        assert_eq!(numbers(&first.records), (n + 1..6).take(1).collect::<Vec<_>>());
+        scene.fake.expire_iterators();
+        assert_eq!(rest(&mut *cursor).await.0, (n + 2..6).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn an_empty_page_behind_the_newest_record_is_not_the_head() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 2);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    scene.fake.script(Op::GetRecords, vec![Reaction::plain().empty_page(90_000); 2]);
+    let empty = cursor.next(ReadLimit::default()).await.unwrap();
+    assert_eq!((empty.records.len(), empty.state), (0, ReadState::More));
+    // Who waits gets what lies behind them.
+    assert_eq!(numbers(&cursor.next(patient()).await.unwrap().records), [0, 1]);
+    // A page that does not say how far behind it is does not say that it is at the head.
+    let unsaid = Reaction::plain().edit(|answer| {
+        answer.as_object_mut().unwrap().remove("MillisBehindLatest");
+    });
+    scene.fake.script(Op::GetRecords, [unsaid]);
+    assert_eq!(cursor.next(ReadLimit::default()).await.unwrap().state, ReadState::More);
+    assert_eq!(cursor.next(ReadLimit::default()).await.unwrap().state, ReadState::CaughtUp);
+}
+
+#[tokio::test]
+async fn throttled_calls_are_made_again_and_in_the_end_said_to_be() {
+    let scene = Scene::new(1).await.reading(|r| r.retry_for = Duration::from_millis(500));
+    scene.put(0, 2);
+    let throttled = |n| vec![Reaction::refuse(Fault::throttled()); n];
+    scene.fake.script(Op::GetShardIterator, throttled(1));
+    scene.fake.script(Op::GetRecords, throttled(2));
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    assert_eq!(numbers(&cursor.next(ReadLimit::default()).await.unwrap().records), [0, 1]);
+    scene.put(2, 3);
+    scene.fake.script_by(Op::GetRecords, |_| Some(Reaction::refuse(Fault::throttled())));
+    let error = cursor.next(ReadLimit::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.retry()), (&ErrorKind::Throttled { after: None }, Retry::Later));
+    scene.fake.clear_scripts();
+    assert_eq!(rest(&mut *cursor).await.0, [2]);
+}
+
+#[tokio::test]
+async fn an_answer_that_fails_or_cannot_be_read_is_an_error_never_an_empty_batch() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 2);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    let reactions = [
+        ("unavailable", Reaction::raw(200, "<html>a proxy</html>")),
+        ("unavailable", Reaction::raw(200, "{\"Records\":[{\"Data\":")),
+        ("unavailable", Reaction::refuse(Fault::internal())),
+        ("unavailable", Reaction::refuse(Fault::unavailable())),
+        ("unavailable", Reaction::lose(eb_testkit::kinesis_fake::Cut::Reset)),
+        ("invalid_input", Reaction::refuse(Fault::access_denied())),
+        ("invalid_input", Reaction::refuse(Fault::kms_disabled())),
+    ];
+    for (kind, reaction) in reactions {
+        let what = format!("{reaction:?}");
+        scene.fake.script_by(Op::GetRecords, move |_| Some(reaction.clone()));
+        let error = cursor.next(ReadLimit::default()).await.unwrap_err();
+        assert_eq!((error.kind().code(), error.is_retryable()), (kind, kind == "unavailable"), "{what}");
+        scene.fake.clear_scripts();
+    }
+    assert_eq!(rest(&mut *cursor).await.0, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_failure_that_passes_is_not_noticed() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 2);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    scene.fake.script(
+        Op::GetRecords,
+        [Reaction::refuse(Fault::internal()), Reaction::plain().cut(eb_testkit::kinesis_fake::Cut::Reset)],
+    );
+    assert_eq!(rest(&mut *cursor).await.0, [0, 1]);
+    scene.fake.script(Op::DescribeStreamSummary, vec![Reaction::refuse(Fault::limit_exceeded()); 2]);
+    scene.put(2, 3);
+    assert_eq!(rest(&mut *cursor).await.0, [2], "whether it is the same stream is asked later");
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_ends_and_the_next_one_goes_on() {
+    let mut scene = Scene::new(1).await;
+    scene.config.timeouts.attempt = Duration::from_millis(200);
+    scene.put(0, 2);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    scene.fake.script(Op::GetRecords, vec![Reaction::plain().never_answer(); 3]);
+    let error = cursor.next(ReadLimit::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (&ErrorKind::Timeout, true));
+    assert_eq!(rest(&mut *cursor).await.0, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_dropped_read_keeps_the_call_that_is_under_way() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 3);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    let gate = Gate::new();
+    scene.fake.script(Op::GetRecords, [Reaction::plain().hold_answer(&gate)]);
+    {
+        let mut reading = cursor.next(ReadLimit::default());
+        tokio::select! {
+            biased;
+            () = gate.reached(1) => {}
+            read = &mut reading => panic!("answered while the answer was held: {read:?}"),
+        }
+    }
+    assert!(cursor.next(ReadLimit::default()).now_or_never().is_none());
+    assert_eq!(cursor.position(), Cut::Begin);
+    gate.open();
+    assert_eq!(numbers(&cursor.next(ReadLimit::default()).await.unwrap().records), [0, 1, 2]);
+    assert_eq!(scene.gets(), 1);
+}
+
+#[tokio::test]
+async fn what_a_call_brought_too_much_is_kept_for_the_next_reads() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 50);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    for n in 0..50 {
+        let batch = cursor.next(ReadLimit::records(1)).await.unwrap();
+        assert_eq!(numbers(&batch.records), [n]);
+        assert_eq!(batch.next, Cut::past(batch.records[0].eb_ref.offset));
+        assert_eq!(batch.state == ReadState::More, n < 49);
+    }
+    assert_eq!(scene.gets(), 1);
+}
+
+#[tokio::test]
+async fn the_end_of_a_page_that_was_kept_long_is_not_called_the_head() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 2);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    assert_eq!(numbers(&cursor.next(ReadLimit::records(1)).await.unwrap().records), [0]);
+    let kept = std::time::Instant::now();
+    while kept.elapsed() < Duration::from_millis(1_050) {
+        tokio::task::yield_now().await;
+    }
+    let batch = cursor.next(ReadLimit::records(1)).await.unwrap();
+    assert_eq!((numbers(&batch.records), batch.state), (vec![1], ReadState::More));
+    assert_eq!(cursor.next(ReadLimit::default()).await.unwrap().state, ReadState::CaughtUp);
+}
+
+#[tokio::test]
+async fn a_record_that_no_bus_has_published_is_an_error_at_its_place_and_not_passed_over() {
+    let foreign: [(&[u8], &str); 5] = [
+        (b"\xf3\x89\x9a\xc2\x0a\x01k", "unsupported"),
+        (b"{\"a\":\"\xff\"}", "corrupt"),
+        (b"plain words", "corrupt"),
+        (b"{\"a\":1}\n{\"a\":2}", "corrupt"),
+        (b"", "corrupt"),
+    ];
+    for (data, kind) in foreign {
+        let scene = Scene::new(1).await;
+        scene.put(0, 2);
+        let bad = scene.fake.put(STREAM, "k", data.to_vec());
+        scene.put(2, 4);
+        let mut cursor = scene.cursor(StartAt::Earliest).await;
+        assert_eq!(numbers(&cursor.next(ReadLimit::default()).await.unwrap().records), [0, 1]);
+        for _ in 0..2 {
+            let error = cursor.next(ReadLimit::default()).await.unwrap_err();
+            assert_eq!((error.kind().code(), error.retry()), (kind, Retry::Never), "{error}");
+            let place = format!("{STREAM}/0@{}", bad.sequence_number.as_str());
+            assert_eq!(error.place(), Some(place.as_str()));
+        }
+        // Only on purpose.
+        let mut beyond = scene.cursor(after(&bad)).await;
+        assert_eq!(rest(&mut *beyond).await.0, [2, 3]);
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_do_not_rise_within_a_page_are_a_violation() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 3);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    let swap = Reaction::plain().edit(|answer| answer["Records"].as_array_mut().unwrap().swap(1, 2));
+    scene.fake.script(Op::GetRecords, [swap]);
+    let error = cursor.next(ReadLimit::default()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::ProtocolViolation);
+    assert_eq!(rest(&mut *cursor).await.0, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_another_life_and_a_deleted_one_is_not_found() {
+    let scene = Scene::new(1).await;
+    let stored = scene.put(0, 2);
+    let mut idle = scene.cursor(StartAt::Earliest).await;
+    rest(&mut *idle).await;
+    let mut fresh = scene.cursor(after(&stored[0])).await;
+    scene.fake.delete_stream(STREAM);
+    for cursor in [&mut idle, &mut fresh] {
+        assert_eq!(cursor.next(ReadLimit::default()).await.unwrap_err().kind(), &ErrorKind::NotFound);
+    }
+    scene.fake.create_stream(STREAM, 1);
+    scene.put(7, 9);
+    for cursor in [&mut idle, &mut fresh] {
+        let error = cursor.next(patient()).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::WrongIncarnation, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_split_shard_ends_with_its_children_whoever_names_them() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 3);
+    let mut following = scene.cursor(StartAt::Earliest).await;
+    assert_eq!(numbers(&following.next(ReadLimit::records(2)).await.unwrap().records), [0, 1]);
+    scene.fake.split(STREAM, "shardId-000000000000");
+    let mut late = scene.cursor(StartAt::Earliest).await;
+    let unnamed = Reaction::plain().edit(|answer| {
+        answer.as_object_mut().unwrap().remove("ChildShards");
+    });
+    scene.fake.script_by(Op::GetRecords, move |_| Some(unnamed.clone()));
+    let closed = ReadState::Closed { children: vec![PartitionId(1), PartitionId(2)] };
+    assert_eq!(rest(&mut *following).await, (vec![2], closed.clone()));
+    assert_eq!(following.position(), Cut::End);
+    assert_eq!(rest(&mut *late).await, (vec![0, 1, 2], closed.clone()));
+    let mut at_end = scene.cursor(Cut::End).await;
+    assert_eq!(rest(&mut *at_end).await, (vec![], closed));
+    let reader = scene.reader().await;
+    let open = reader.cursor(&scene.topic, PartitionId(1), Cut::End.into()).await.err().unwrap();
+    assert_eq!(open.kind(), &ErrorKind::InvalidInput);
+    let parents: Vec<_> =
+        reader.partitions(&scene.topic).await.unwrap().partitions.into_iter().map(|p| p.parents).collect();
+    assert_eq!(parents, [vec![], vec![P0], vec![P0]]);
+}
+
+#[tokio::test]
+async fn cursors_of_a_bus_share_what_the_shard_gives() {
+    let mut scene = Scene::new(1).await.reading(|r| r.max_records_per_call = 1);
+    scene.config.read.shard_rate = Some(Rate { calls_or_records: 5.0, bytes: 2_000_000.0 });
+    scene.put(0, 4);
+    scene.fake.set_limits(|l| l.read_rate = Some(ReadRate::default()));
+    let reader = scene.reader().await;
+    let mut cursors = Vec::new();
+    for _ in 0..3 {
+        cursors.push(reader.cursor(&scene.topic, P0, StartAt::Earliest).await.unwrap());
+    }
+    let all = futures_util::future::join_all(cursors.iter_mut().map(|c| rest(&mut **c))).await;
+    assert!(all.iter().all(|(numbers, _)| *numbers == [0, 1, 2, 3]), "{all:?}");
+    let refused = scene.fake.requests_of(Op::GetRecords).iter().filter(|r| r.outcome != Outcome::Answered { status: 200, error: None }).count();
+    assert_eq!(refused, 0);
+}
+
+#[tokio::test]
+async fn long_lists_come_in_pages() {
+    let scene = Scene::new(7).await;
+    scene.fake.set_limits(|l| l.list_page = 2);
+    for name in ["b", "a", "C", "not ours"] {
+        if name != "not ours" {
+            scene.fake.create_stream(name, 1);
+        }
+    }
+    let reader = scene.reader().await;
+    let topics = ["C", "a", "b", STREAM].map(|t| Topic::new(t).unwrap());
+    assert_eq!(reader.topics().await.unwrap(), topics);
+    let ids: Vec<_> =
+        reader.partitions(&scene.topic).await.unwrap().partitions.iter().map(|p| p.id.0).collect();
+    assert_eq!(ids, (0..7).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_time_that_the_service_has_not_reached_is_the_head() {
+    // The service's clock is ten seconds behind ours.
+    let scene = Scene::since(Duration::from_secs(10), 1).await;
+    scene.put(0, 2);
+    let mut cursor = scene.cursor(StartAt::Timestamp(Timestamp::now())).await;
+    assert_eq!(rest(&mut *cursor).await, (vec![], ReadState::CaughtUp));
+    scene.put(2, 4);
+    assert_eq!(numbers(&cursor.next(patient()).await.unwrap().records), [2, 3]);
+}
+
+#[tokio::test]
+async fn the_head_costs_little_where_something_is_known_and_is_exact_where_nothing_is() {
+    let scene = Scene::since(20 * HOUR, 1).await;
+    let stored = scene.put_hourly(0, 12);
+    scene.fake.advance(8 * HOUR);
+    let reader = scene.reader().await;
+    let head = reader.head(&scene.topic, P0).await.unwrap();
+    assert_eq!((head.cut, head.last), (after(&stored[11]), Some(offset(&stored[11]))));
+    assert!(scene.gets() < 30, "{} calls", scene.gets());
+
+    // Idle since: the iterator is still good.
+    let (gets, iterators) = (scene.gets(), scene.iterators());
+    assert_eq!(reader.head(&scene.topic, P0).await.unwrap(), head);
+    assert_eq!((scene.gets() - gets, scene.iterators() - iterators), (1, 0));
+
+    let later = scene.put(12, 15);
+    assert_eq!(reader.head(&scene.topic, P0).await.unwrap().last, Some(offset(&later[2])));
+
+    // Whoever reads in the same process tells where the shard goes.
+    let beside = scene.reader().await;
+    beside.read(&scene.topic, P0, after(&later[1]).into(), 10).await.unwrap();
+    let (gets, iterators) = (scene.gets(), scene.iterators());
+    assert_eq!(beside.head(&scene.topic, P0).await.unwrap().cut, after(&later[2]));
+    assert_eq!((scene.gets() - gets, scene.iterators() - iterators), (1, 1));
+}
+
+#[tokio::test]
+async fn many_who_ask_for_the_head_at_once_share_the_answer() {
+    let scene = Scene::new(1).await;
+    let stored = scene.put(0, 5);
+    let reader = scene.reader().await;
+    let heads = (0..50).map(|_| reader.head(&scene.topic, P0));
+    for head in futures_util::future::join_all(heads).await {
+        assert_eq!(head.unwrap().cut, after(&stored[4]));
+    }
+    assert!(scene.gets() <= 3, "{} calls", scene.gets());
+}

@@ -1,0 +1,208 @@
+//! The retention horizon: said where something may be missing, and only there.
+//!
+//! The fake's clock stands in the past while records are stored, so that they are as old as they say; then it is moved
+//! to now, and retention takes them.
+
+use std::time::Duration;
+
+use eb_contract::{Cut, ErrorKind, EventBusReader, Offset, PartitionId, ReadLimit, ReadState, StartAt};
+use eb_testkit::kinesis_fake::{BelowHorizon, StoredRecord};
+
+use crate::read_support::*;
+
+/// Each answer that the service has been seen to give below its horizon.
+const ANSWERS: [BelowHorizon; 3] = [BelowHorizon::Jump, BelowHorizon::EmptyPages(2), BelowHorizon::Refuse];
+
+/// A stream of 24 hours whose records 0 to 29 came hour by hour; the first ones are gone.
+async fn aged(answer: BelowHorizon) -> (Scene, Vec<StoredRecord>, usize) {
+    let scene = Scene::since(30 * HOUR, 1).await;
+    scene.fake.set_limits(|l| l.below_horizon = answer);
+    let stored = scene.put_hourly(0, 30);
+    let gone = stored.len() - left(&scene).await.len();
+    assert!((5..8).contains(&gone), "{gone} records are gone");
+    (scene, stored, gone)
+}
+
+async fn left(scene: &Scene) -> Vec<usize> {
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    rest(&mut *cursor).await.0
+}
+
+/// What opening and one read say.
+async fn refusal(scene: &Scene, start: StartAt) -> Result<Vec<usize>, ErrorKind> {
+    match scene.reader().await.cursor(&scene.topic, P0, start).await {
+        Err(e) => Err(e.kind().clone()),
+        Ok(mut cursor) => match cursor.next(ReadLimit::default()).await {
+            Err(e) => Err(e.kind().clone()),
+            Ok(batch) => Ok(numbers(&batch.records)),
+        },
+    }
+}
+
+fn out_of_range(oldest: Option<Offset>) -> Result<Vec<usize>, ErrorKind> {
+    Err(ErrorKind::OutOfRange { oldest })
+}
+
+#[tokio::test]
+async fn a_cut_below_the_horizon_is_out_of_range_and_names_the_oldest_left() {
+    for answer in ANSWERS {
+        let (scene, stored, gone) = aged(answer).await;
+        let oldest = Some(offset(&stored[gone]));
+        assert_eq!(refusal(&scene, Cut::Begin.into()).await, out_of_range(oldest), "{answer:?}");
+        for (n, record) in stored.iter().enumerate() {
+            let (from, behind) = (
+                refusal(&scene, next(record).into()).await,
+                refusal(&scene, after(record).into()).await,
+            );
+            if n < gone {
+                assert_eq!((from, behind), (out_of_range(oldest), out_of_range(oldest)), "{answer:?}, {n}");
+            } else {
+                let all = |from: usize| Ok((from..stored.len()).collect::<Vec<_>>());
+                assert_eq!((from, behind), (all(n), all(n + 1)), "{answer:?}, {n}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_was_at_the_head_within_the_retention_has_missed_nothing() {
+    for answer in ANSWERS {
+        let (scene, stored, gone) = aged(answer).await;
+        let resume = |hours: u32| StartAt::Resume { cut: after(&stored[gone - 1]), caught_up_at: ago(hours * HOUR) };
+        assert_eq!(refusal(&scene, resume(25)).await, out_of_range(Some(offset(&stored[gone]))), "{answer:?}");
+        // As if the next one had come an hour after that.
+        let got = refusal(&scene, resume(23)).await;
+        let got = match got {
+            Ok(empty) if empty.is_empty() => {
+                // Empty pages come first.
+                let mut cursor = scene.cursor(resume(23)).await;
+                rest(&mut *cursor).await.0
+            }
+            other => other.unwrap(),
+        };
+        assert_eq!(got, (gone..30).collect::<Vec<_>>(), "{answer:?}");
+        let begin = |hours: u32| StartAt::Resume { cut: Cut::Begin, caught_up_at: ago(hours * HOUR) };
+        assert_eq!(refusal(&scene, begin(25)).await, out_of_range(Some(offset(&stored[gone]))));
+        assert_eq!(refusal(&scene, begin(23)).await.unwrap(), (gone..30).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_idle_past_its_retention_gives_no_false_alarm() {
+    for answer in ANSWERS {
+        let scene = Scene::since(40 * HOUR, 1).await;
+        scene.fake.set_limits(|l| l.below_horizon = answer);
+        let stored = scene.put(0, 3);
+        let mut live = scene.cursor(StartAt::Earliest).await;
+        assert_eq!(rest(&mut *live).await, (vec![0, 1, 2], ReadState::CaughtUp));
+        scene.fake.advance(40 * HOUR);
+        assert_eq!(left(&scene).await, [0; 0], "everything has expired");
+        // A cursor that lives goes on, and so does one that is resumed by its checkpoint.
+        assert_eq!(rest(&mut *live).await, (vec![], ReadState::CaughtUp), "{answer:?}");
+        let caught_up_at = ago(HOUR);
+        let mut resumed = scene.cursor(StartAt::Resume { cut: after(&stored[2]), caught_up_at }).await;
+        assert_eq!(rest(&mut *resumed).await, (vec![], ReadState::CaughtUp), "{answer:?}");
+        // One that does not say when it was at the head may have missed anything.
+        assert_eq!(refusal(&scene, after(&stored[2]).into()).await, out_of_range(None), "{answer:?}");
+        scene.put(3, 5);
+        for cursor in [&mut live, &mut resumed] {
+            assert_eq!(rest(&mut **cursor).await.0, [3, 4], "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_an_idle_stream_stays_where_it_was_when_its_last_record_has_expired() {
+    let scene = Scene::since(40 * HOUR, 1).await;
+    let stored = scene.put(0, 3);
+    let reader = scene.reader().await;
+    assert_eq!(reader.head(&scene.topic, P0).await.unwrap().cut, after(&stored[2]));
+    scene.fake.advance(40 * HOUR);
+    let head = reader.head(&scene.topic, P0).await.unwrap();
+    assert_eq!((head.cut, head.last), (after(&stored[2]), None));
+    let mut latest = reader.cursor(&scene.topic, P0, StartAt::Latest).await.unwrap();
+    // Who comes new cannot know what was there.
+    assert_eq!(scene.reader().await.head(&scene.topic, P0).await.unwrap().cut, Cut::Begin);
+    let mut of_empty = scene.cursor(StartAt::Latest).await;
+    scene.put(3, 4);
+    for cursor in [&mut latest, &mut of_empty] {
+        assert_eq!(numbers(&cursor.next(patient()).await.unwrap().records), [3]);
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_that_the_horizon_overtakes_says_so() {
+    for answer in ANSWERS {
+        let scene = Scene::since(25 * HOUR, 1).await.reading(|r| r.max_records_per_call = 2);
+        scene.fake.set_limits(|l| l.below_horizon = answer);
+        let stored = scene.put(0, 20);
+        let mut slow = scene.cursor(StartAt::Earliest).await;
+        let mut ahead = scene.cursor(StartAt::Earliest).await;
+        for n in 0..4 {
+            assert_eq!(numbers(&slow.next(ReadLimit::records(1)).await.unwrap().records), [n]);
+        }
+        for n in 0..18 {
+            assert_eq!(numbers(&ahead.next(ReadLimit::records(1)).await.unwrap().records), [n]);
+        }
+        scene.fake.trim(STREAM, "shardId-000000000000", &stored[10].sequence_number);
+        for _ in 0..2 {
+            let error = slow.next(patient()).await.unwrap_err();
+            assert_eq!(error.kind(), &ErrorKind::OutOfRange { oldest: Some(offset(&stored[10])) }, "{answer:?}");
+        }
+        assert_eq!(slow.position(), after(&stored[3]));
+        assert_eq!(rest(&mut *ahead).await.0, [18, 19]);
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_the_shard_never_had_is_refused_and_not_taken_for_an_expired_one() {
+    let scene = Scene::new(1).await;
+    let stored = scene.put(0, 2);
+    let strange = Offset::from_u64(eb_contract::OffsetKind::KinesisSequence, 12);
+    let reader = scene.reader().await;
+    for cut in [Cut::Next(strange), Cut::After(strange)] {
+        let error = reader.cursor(&scene.topic, P0, cut.into()).await.err().unwrap();
+        assert_eq!(error.kind(), &ErrorKind::InvalidInput, "{error}");
+    }
+    let (old, _, _) = aged(BelowHorizon::Jump).await;
+    let too_far = after(&stored[1]);
+    assert_eq!(refusal(&old, too_far.into()).await, Err(ErrorKind::InvalidInput));
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_child_is_known_while_its_parent_is_listed() {
+    let scene = Scene::since(60 * HOUR, 1).await;
+    scene.put(0, 2);
+    scene.fake.advance(30 * HOUR);
+    scene.fake.split(STREAM, "shardId-000000000000");
+    scene.put(2, 4);
+    let child = if scene.fake.shard_of(STREAM, "k").ends_with('1') { PartitionId(1) } else { PartitionId(2) };
+    let open = async |start: StartAt| {
+        let mut cursor = scene.reader().await.cursor(&scene.topic, child, start).await?;
+        Ok::<_, eb_contract::Error>(rest(&mut *cursor).await.0)
+    };
+    assert_eq!(open(Cut::Begin.into()).await.unwrap(), [2, 3]);
+    // The parent has gone from the list, and with it what was first in the child.
+    scene.fake.advance(30 * HOUR);
+    let listed = scene.reader().await.partitions(&scene.topic).await.unwrap().partitions;
+    assert_eq!(listed.iter().map(|p| p.id.0).collect::<Vec<_>>(), [1, 2]);
+    assert!(listed.iter().all(|p| p.parents.is_empty()));
+    let error = open(Cut::Begin.into()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::OutOfRange { oldest: None });
+    assert_eq!(open(StartAt::Earliest).await.unwrap(), [0; 0]);
+}
+
+#[tokio::test]
+async fn reading_close_to_the_horizon_is_exact_and_past_it_is_cheap() {
+    let scene = Scene::since(Duration::from_secs(23 * 3_600 + 50 * 60), 1)
+        .await
+        .reading(|r| r.max_records_per_call = 5);
+    scene.put(0, 20);
+    scene.fake.advance(12 * HOUR);
+    scene.put(20, 40);
+    scene.fake.advance(11 * HOUR + 50 * HOUR / 60);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    assert_eq!(rest(&mut *cursor).await.0, (0..40).collect::<Vec<_>>());
+    // The old half is checked call by call, the new one follows its iterators.
+    assert!(scene.iterators() < 9, "{} iterators", scene.iterators());
+}
