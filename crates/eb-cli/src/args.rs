@@ -79,8 +79,12 @@ pub(crate) enum Command {
     Publish(Box<Publish>),
     /// Print records of a topic
     Tail(Tail),
-    /// List topics
-    Topics,
+    /// List topics, or make them
+    #[command(args_conflicts_with_subcommands = true)]
+    Topics {
+        #[command(subcommand)]
+        what: Option<Topics>,
+    },
     /// Show where each partition ends
     Head(Head),
     /// Check every record, the index and the watermark; digest what is there
@@ -214,6 +218,23 @@ pub(crate) enum From {
     Earliest,
     Latest,
     Time(Timestamp),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topics {
+    /// List topics
+    List,
+    /// Make a topic, or every topic that the profile names
+    ///
+    /// For development: where streams are provisioned with the account, leave it to whoever does that. What is there already
+    /// with the same number of partitions is left as it is.
+    Create {
+        /// The topic [default: all of the profile's wiring.event_bus.topics]
+        topic: Option<Topic>,
+        /// How many partitions (shards) it has [default: what the profile says, or 1]
+        #[arg(long, visible_alias = "partitions", value_name = "N", requires = "topic", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        shards: Option<u32>,
+    },
 }
 
 #[derive(Debug, Args)]

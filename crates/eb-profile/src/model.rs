@@ -7,6 +7,7 @@ use eb_contract::Topic;
 use ig_gate::Policy;
 use serde::Serialize;
 
+use crate::backend;
 use crate::error::{OpenError, Place, ProfileError};
 use crate::gate;
 use crate::interpolate::Env;
@@ -241,6 +242,15 @@ impl Profile {
     /// [`OpenError::Policy`] with file, line and key, or [`OpenError::Profile`] for a reference that leads nowhere.
     pub fn load_policy(&self) -> Result<Policy, OpenError> {
         gate::load_policy(self)
+    }
+
+    /// Connects to the databases that the profile names, if any: for each the section of the store, and how it was found.
+    /// Changes nothing, also not where the store would make its tables when it is first used.
+    ///
+    /// # Errors
+    /// Of the first that cannot be used, with the reason.
+    pub async fn look_at_databases(&self) -> Result<Vec<(&'static str, String)>, OpenError> {
+        backend::look_at_databases(self).await
     }
 }
 

@@ -127,15 +127,6 @@ impl Platform {
         Ok(made)
     }
 
-    /// Connects to the databases that the profile names, if any: for each the section of the store, and how it was found.
-    /// Changes nothing, also not where the store would make its tables when it is first used.
-    ///
-    /// # Errors
-    /// Of the first that cannot be used, with the reason.
-    pub async fn look_at_databases(&self) -> Result<Vec<(&'static str, String)>, OpenError> {
-        backend::look_at_databases(&self.profile).await
-    }
-
     /// The gate, opened by the first call: takes the index's lock, reads what the index lacks from the log, and from then on the
     /// process is the one that writes.
     ///

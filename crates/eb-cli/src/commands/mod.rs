@@ -30,7 +30,7 @@ pub(crate) async fn run(ui: &mut Ui, cli: Cli) -> Outcome {
         Command::Ingest(args) => ingest::run(ui, &global, &args).await,
         Command::Publish(args) => publish::run(ui, &global, *args).await,
         Command::Tail(args) => tail::run(ui, &global, &args).await,
-        Command::Topics => topics::run(ui, &global).await,
+        Command::Topics { what } => topics::run(ui, &global, what).await,
         Command::Head(args) => head::run(ui, &global, args.topic.as_ref()).await,
         Command::Verify(args) => verify::run(ui, &global, &args).await,
         Command::Checkpoint(args) => checkpoint::run(ui, &global, args).await,

@@ -77,8 +77,16 @@ struct Checked {
     policy_rev: PolicyRev,
     /// What the gate publishes to.
     streams: Vec<Topic>,
+    /// Those that stores lie in.
+    databases: Vec<Database>,
     /// `None` where the bus has not been made yet.
     capabilities: Option<Capabilities>,
+}
+
+#[derive(Serialize)]
+struct Database {
+    section: &'static str,
+    found: String,
 }
 
 async fn check(ui: &mut Ui, profile: Profile) -> Outcome {
@@ -88,7 +96,7 @@ async fn check(ui: &mut Ui, profile: Profile) -> Outcome {
     let will_make = profile.wiring.event_bus.create_topics;
     let (profile_id, notices) = (profile.profile_id.clone(), profile.notices.clone());
     let policy = profile.load_policy()?;
-    let platform = match Platform::open(profile, Purpose::Reading).await {
+    let platform = match Platform::open(profile.clone(), Purpose::Reading).await {
         Ok(platform) => Some(platform),
         Err(OpenError::Bus(e)) if *e.kind() == ErrorKind::NotFound => None,
         Err(e) => return Err(e.into()),
@@ -101,10 +109,12 @@ async fn check(ui: &mut Ui, profile: Profile) -> Outcome {
         let will_be_there = will_make && planned.contains(&stream);
         if !will_be_there && !there.contains(&stream) {
             let what = format!("the policy publishes to {stream}, which does not exist");
-            return Err(Failure::failed("profile", what)
-                .advise("add it to wiring.event_bus.topics and set create_topics: true"));
+            return Err(Failure::failed("profile", what).advise(format!(
+                "`eb topics create {stream} --shards N` makes it, or wiring.event_bus.topics with create_topics: true"
+            )));
         }
     }
+    let found = profile.look_at_databases().await?;
     let checked = Checked {
         profile_id,
         source: source.name(),
@@ -114,6 +124,7 @@ async fn check(ui: &mut Ui, profile: Profile) -> Outcome {
         notices,
         policy_rev: policy.rev().clone(),
         streams: policy.streams(),
+        databases: found.into_iter().map(|(section, found)| Database { section, found }).collect(),
         capabilities: platform.map(|p| p.capabilities().clone()),
     };
     if ui.is_json() {
@@ -136,6 +147,7 @@ impl Checked {
             row("streams", self.streams.iter().map(Topic::as_str).collect::<Vec<_>>().join(", ")),
             row("event bus", self.event_bus_kind.to_owned()),
         ];
+        rows.extend(self.databases.iter().map(|d| row(&d.section.replace('_', " "), d.found.clone())));
         match &self.capabilities {
             None => rows.push(row("state", "nothing written yet; made when something is".to_owned())),
             Some(caps) => {

@@ -1,10 +1,10 @@
 //! `eb topics`
 
 use eb_contract::{BusIncarnation, ErrorKind, Timestamp, Topic};
-use eb_profile::{OpenError, Platform};
+use eb_profile::{OpenError, Platform, Profile, Purpose};
 use serde::Serialize;
 
-use crate::args::Global;
+use crate::args::{Global, Topics as What};
 use crate::commands::{FIRST_STEP, try_open_reading};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::{self, Ui};
@@ -19,7 +19,39 @@ struct Line {
     bus_incarnation: BusIncarnation,
 }
 
-pub(crate) async fn run(ui: &mut Ui, global: &Global) -> Outcome {
+pub(crate) async fn run(ui: &mut Ui, global: &Global, what: Option<What>) -> Outcome {
+    match what {
+        None | Some(What::List) => list(ui, global).await,
+        Some(What::Create { topic, shards }) => create(ui, global, topic, shards).await,
+    }
+}
+
+async fn create(ui: &mut Ui, global: &Global, topic: Option<Topic>, shards: Option<u32>) -> Outcome {
+    let profile = Profile::load(&global.profile)?;
+    profile.notices.iter().for_each(|notice| ui.note(notice));
+    let known = profile.wiring.event_bus.topics.clone();
+    let wanted = match topic {
+        Some(topic) => {
+            let of_profile = known.iter().find(|(t, _)| *t == topic).map(|(_, partitions)| *partitions);
+            vec![(topic, shards.or(of_profile).unwrap_or(1))]
+        }
+        None if known.is_empty() => {
+            return Err(Failure::usage("the profile names no topics").advise("name the topic to make"));
+        }
+        None => known,
+    };
+    let platform = Platform::open(profile, Purpose::Writing).await?;
+    let mut lines = Vec::new();
+    for (topic, partitions) in wanted {
+        platform.admin().create_topic(&topic, partitions).await?;
+        lines.push(describe(&platform, topic).await?);
+    }
+    platform.close().await?;
+    show(ui, &lines)?;
+    Ok(Exit::Done)
+}
+
+async fn list(ui: &mut Ui, global: &Global) -> Outcome {
     let platform = match try_open_reading(ui, global).await {
         Ok(platform) => platform,
         // A platform that nobody has written to yet has no topics; that is an answer.
@@ -35,13 +67,18 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global) -> Outcome {
     }
     if lines.is_empty() {
         ui.note(&format!("no topics yet; {FIRST_STEP}"));
-    } else if ui.is_json() {
-        lines.iter().try_for_each(|line| ui.json(line))?;
     } else {
-        let rows: Vec<_> = lines.iter().map(Line::row).collect();
-        ui.table(&["TOPIC", "PARTITIONS", "RECORDS", "LAST PUBLISHED"], &rows)?;
+        show(ui, &lines)?;
     }
     Ok(Exit::Done)
+}
+
+fn show(ui: &mut Ui, lines: &[Line]) -> Result<(), Failure> {
+    if ui.is_json() {
+        return lines.iter().try_for_each(|line| ui.json(line));
+    }
+    let rows: Vec<_> = lines.iter().map(Line::row).collect();
+    ui.table(&["TOPIC", "PARTITIONS", "RECORDS", "LAST PUBLISHED"], &rows)
 }
 
 async fn describe(platform: &Platform, topic: Topic) -> Result<Line, Failure> {

@@ -4,9 +4,11 @@
 mod checkpoints;
 mod face;
 mod ingest;
+mod postgres;
 mod profiles;
 mod publish;
 mod tail;
+mod topics;
 mod verify;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -90,7 +92,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!stderr.contains("panicked"), "{stderr}");
         Self {

@@ -82,13 +82,13 @@ async fn looking_at_a_database_changes_nothing_and_reading_the_bus_needs_none() 
     open(&profile).await.close().await.unwrap();
     let platform = Platform::open(profile.clone(), Purpose::Reading).await.unwrap();
     platform.reader().topics().await.unwrap();
-    let found = platform.look_at_databases().await.unwrap();
+    let found = platform.profile().look_at_databases().await.unwrap();
     let to_come = "connected; its tables are made when it is first used".to_owned();
     assert_eq!(found, [("checkpoint_store", to_come.clone()), ("admission_index", to_come)]);
     let schemas = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'event_bus%'";
     assert!(sql(&database, schemas).is_empty());
     assert!(platform.checkpoints().list(None).await.unwrap().is_empty());
-    let found = platform.look_at_databases().await.unwrap();
+    let found = platform.profile().look_at_databases().await.unwrap();
     assert!(found.iter().all(|(_, how)| how == "connected"), "{found:?}");
 }
 
@@ -99,7 +99,7 @@ async fn a_database_that_may_not_be_changed_is_refused_until_somebody_has_made_t
     let platform = open(&strict).await;
     let refused = platform.checkpoints().list(None).await.unwrap_err();
     assert_eq!(*refused.kind(), ErrorKind::WrongVersion, "{refused}");
-    let Err(OpenError::Bus(looked)) = platform.look_at_databases().await else {
+    let Err(OpenError::Bus(looked)) = platform.profile().look_at_databases().await else {
         panic!("there are no tables")
     };
     assert_eq!(*looked.kind(), ErrorKind::WrongVersion, "{looked}");
@@ -117,7 +117,9 @@ async fn a_database_that_is_not_there_or_not_understood_is_named_without_its_pas
     let gone = platform.checkpoints().list(None).await.unwrap_err();
     assert_eq!(*gone.kind(), ErrorKind::Unavailable, "{gone}");
     assert!(gone.is_retryable() && gone.to_string().contains("127.0.0.1:9/bus.event_bus_file"), "{gone}");
-    let Err(OpenError::Bus(looked)) = platform.look_at_databases().await else { panic!("nobody is there") };
+    let Err(OpenError::Bus(looked)) = platform.profile().look_at_databases().await else {
+        panic!("nobody is there")
+    };
     assert!(!format!("{gone} {looked} {:?}", platform.profile()).contains("hunter2"));
     let Err(refused) = platform.gate().await else { panic!("a gate without its index") };
     assert!(refused.is_retryable(), "{refused}");
