@@ -70,6 +70,59 @@
 //! Dropping the publisher is closing it: what was called for is finished in the background, within `give_up_after` and
 //! a call's timeout, and then its tasks end. If the runtime ends first, every record that was not answered is answered
 //! `Closed`: effect unknown if it was in flight, else none.
+//!
+//! # Reading
+//! A cursor reads a shard by `GetRecords`, up to [`max_records_per_call`](ReadConfig::max_records_per_call) at once, and
+//! keeps what was not asked for yet: one page at most. It keeps its iterator, and makes a new one from its place when that
+//! has expired. A `next` that is dropped leaves its call under way for the following one. All cursors of a bus share the
+//! pace of each shard ([`shard_rate`](ReadConfig::shard_rate)), and wait together when one is throttled.
+//!
+//! | what the service says | what the cursor says |
+//! |---|---|
+//! | `MillisBehindLatest` 0, with or without records | `CaughtUp` once they are handed out, unless that is more than a second later |
+//! | a page, with or without records, further behind, or that does not say how far | `More` |
+//! | no next iterator | `Closed` with the children that the page names, else `ListShards`; the cut is `End` |
+//! | the record of an `After` again | dropped |
+//! | any other record that does not lie after the cut, numbers that do not rise | `ProtocolViolation`; `WrongIncarnation` if it is another stream |
+//! | throttled | called again, for [`retry_for`](ReadConfig::retry_for); then `Throttled` |
+//! | no answer, a broken one, a 5xx | called again twice; then `Timeout` or `Unavailable` |
+//! | an iterator or stream that is not found | a new iterator, or `NotFound`, or `WrongIncarnation`: the stream is looked at |
+//! | a record that is no envelope, or has no key of ours | those before it; then `Corrupt` with its place, as often as it is asked for |
+//! | a record that the Kinesis Producer Library has packed | the same with `Unsupported` |
+//!
+//! Whether it still is the same stream is asked every [`shards_fresh_for`](ReadConfig::shards_fresh_for)
+//! (`DescribeStreamSummary`, once for all cursors of a topic). AWS binds iterators to a stream's life, and an emulator that does
+//! not may show a cursor that much of the new one.
+//!
+//! ## Where a cursor starts
+//! Every start is turned into a cut when the cursor is made; nothing hangs on an iterator's life.
+//! `Latest` is the cut of [`head`](eb_contract::EventBusReader::head), `Timestamp` the first record with that time by its own arrival
+//! (the service counts in milliseconds), `Earliest` the first record left, or `Begin`.
+//!
+//! ## The head
+//! There is no call for the last sequence number. It is read: forward from the furthest place that this bus has read or
+//! has had ACKed (one `GetShardIterator`, one `GetRecords`; the latter alone while the shard is idle), otherwise from
+//! the horizon by jumps in time (four calls where the service tells how far behind a page is, some forty for 24 idle
+//! hours, at five of each kind a second). **What remains:** the service promises no time within which a record that
+//! *another* process had ACKed can be read; usually it is milliseconds. A head may lie that much too early, never too late.
+//!
+//! ## The horizon
+//! The service goes on at the oldest record left when a place has expired, without a word, and says nowhere what it has
+//! expired. So a cursor knows two things of its place: the cut, and a time *since* which everything after the cut has
+//! arrived. That is the arrival of the record before it, or later: the last time at which the service said
+//! that nothing lay behind (`caught_up_at` of [`StartAt::Resume`](eb_contract::StartAt::Resume) when it is resumed; what this
+//! bus has read or had ACKed counts too), or the stream's creation. Then:
+//! - as long as that time is younger than the retention less [`horizon_margin`](ReadConfig::horizon_margin), nothing
+//!   unread can have expired, and the cursor follows its iterator. This is how an idle stream gives no false alarm;
+//! - otherwise the place must prove itself at each read: `AT_SEQUENCE_NUMBER` must bring its own record, or the oldest
+//!   record left must not lie behind it. The answer is `OutOfRange` with the oldest left if neither holds;
+//! - `Begin` has no record of its own. It is proved by a stream younger than its retention, by a time since which it was
+//!   empty, or by a parent that is still listed (the service lists it until retention has passed since it ended).
+//!
+//! **What remains:** false alarms are possible, unnoticed losses are not, but for these: the clocks of consumer and service lie
+//! further apart than the margin (AWS refuses signatures that are 5 minutes off); `caught_up_at` says what was not so; the
+//! retention is shortened, which takes effect here up to `shards_fresh_for` later. A false alarm is: the record of an `After`
+//! has expired, the next one had not been published by then, and nobody says when the consumer was at the head.
 
 mod admin;
 mod bus;

@@ -1,11 +1,11 @@
 //! The task of a topic: takes records in, keeps calls under way, gives answers out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::{BusIncarnation, Error, ErrorKind, Result, Topic};
+use eb_contract::{BusIncarnation, Error, ErrorKind, Offset, PartitionId, Result, Topic};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -170,6 +170,7 @@ impl Dispatcher {
                     // Such as a stream that is gone: its shape is not what it was, if there is one.
                     self.look.wanted_first |= matches!(error.kind(), ErrorKind::NotFound);
                 }
+                self.tell_readers(&answer);
                 self.scheduler.answered(id, answer, now);
                 if self.scheduler.take_surprise() && self.look.again.is_none() {
                     self.look.again = Some(self.look.failures.until(now).unwrap_or(now));
@@ -186,6 +187,24 @@ impl Dispatcher {
                     None => self.looked(Err(error), now),
                 }
             }
+        }
+    }
+
+    /// How far each shard now goes at least: who asks for its end need not look for it.
+    fn tell_readers(&self, answer: &Answer) {
+        let (Answer::Each(at, outcomes), Some(life)) = (answer, &self.look.incarnation) else { return };
+        let mut furthest: BTreeMap<PartitionId, Offset> = BTreeMap::new();
+        for outcome in outcomes {
+            if let Outcome::Stored(partition, offset) = outcome {
+                let known = furthest.entry(*partition).or_insert(*offset);
+                if *offset > *known {
+                    *known = *offset;
+                }
+            }
+        }
+        for (partition, offset) in furthest {
+            let shard = self.shared.reads.shard(&self.shared.config.read, &self.topic, partition);
+            shard.saw(life, offset, *at);
         }
     }
 

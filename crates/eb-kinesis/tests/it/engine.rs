@@ -34,10 +34,6 @@ impl Engine {
         Self { client: Client::from_conf(config) }
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
     /// Splits a shard in its middle.
     pub(crate) async fn split(&self, stream: &str, number: u32) -> Result<(), String> {
         let shard = self.shard(stream, number).await?;
@@ -66,20 +62,6 @@ impl Engine {
         let id = format!("shardId-{number:012}");
         let found = self.shards(stream).await?.into_iter().find(|s| s.shard_id() == id);
         found.ok_or_else(|| format!("{stream} has no {id}"))
-    }
-
-    /// Deletes a stream, and waits until it is gone.
-    pub(crate) async fn delete(&self, stream: &str) -> Result<(), String> {
-        self.client.delete_stream().stream_name(stream).send().await.map_err(said)?;
-        loop {
-            match self.client.describe_stream_summary().stream_name(stream).send().await {
-                Err(e) if e.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => {
-                    return Ok(());
-                }
-                Err(e) => return Err(said(e)),
-                Ok(_) => breathe().await,
-            }
-        }
     }
 
     /// Deletes the streams whose names begin so, and does not wait for it.

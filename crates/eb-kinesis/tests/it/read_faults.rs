@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use eb_contract::{
-    Cut, ErrorKind, EventBusReader, EventBusReaderExt, PartitionId, ReadLimit, ReadState, Retry, StartAt,
-    Timestamp, Topic,
+    Cut, EnvelopeRef, ErrorKind, EventBusPublisher, EventBusReader, EventBusReaderExt, PartitionId,
+    PartitionKey, PublishRecord, ReadLimit, ReadState, Retry, StartAt, Timestamp, Topic,
 };
-use eb_kinesis::Rate;
+use eb_kinesis::{KinesisBus, Rate};
 use eb_testkit::kinesis_fake::{Fault, Gate, Op, Outcome, Reaction, ReadRate};
 use futures_util::FutureExt;
 
@@ -278,7 +278,9 @@ async fn a_split_shard_ends_with_its_children_whoever_names_them() {
     });
     scene.fake.script_by(Op::GetRecords, move |_| Some(unnamed.clone()));
     let closed = ReadState::Closed { children: vec![PartitionId(1), PartitionId(2)] };
-    assert_eq!(rest(&mut *following).await, (vec![2], closed.clone()));
+    // It had read all there was before.
+    assert_eq!(rest(&mut *following).await.0, [2]);
+    assert_eq!(rest(&mut *following).await, (vec![], closed.clone()));
     assert_eq!(following.position(), Cut::End);
     assert_eq!(rest(&mut *late).await, (vec![0, 1, 2], closed.clone()));
     let mut at_end = scene.cursor(Cut::End).await;
@@ -304,7 +306,12 @@ async fn cursors_of_a_bus_share_what_the_shard_gives() {
     }
     let all = futures_util::future::join_all(cursors.iter_mut().map(|c| rest(&mut **c))).await;
     assert!(all.iter().all(|(numbers, _)| *numbers == [0, 1, 2, 3]), "{all:?}");
-    let refused = scene.fake.requests_of(Op::GetRecords).iter().filter(|r| r.outcome != Outcome::Answered { status: 200, error: None }).count();
+    let refused = scene
+        .fake
+        .requests_of(Op::GetRecords)
+        .iter()
+        .filter(|r| r.outcome != Outcome::Answered { status: 200, error: None })
+        .count();
     assert_eq!(refused, 0);
 }
 
@@ -372,4 +379,23 @@ async fn many_who_ask_for_the_head_at_once_share_the_answer() {
         assert_eq!(head.unwrap().cut, after(&stored[4]));
     }
     assert!(scene.gets() <= 3, "{} calls", scene.gets());
+}
+
+#[tokio::test]
+async fn who_publishes_knows_where_the_shard_ends() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 100);
+    let bus = KinesisBus::open(scene.config.clone()).await.unwrap();
+    let (publisher, reader) = (bus.publisher(), bus.reader());
+    let record = |n: usize| {
+        let envelope = EnvelopeRef::new(format!("{{\"n\":{n}}}")).unwrap();
+        PublishRecord::new(PartitionKey::new("k").unwrap(), envelope)
+    };
+    for n in 100..103 {
+        let at = publisher.publish(&scene.topic, record(n)).await.unwrap();
+        let (gets, iterators) = (scene.gets(), scene.iterators());
+        let head = reader.head(&scene.topic, P0).await.unwrap();
+        assert_eq!((head.cut, head.last), (Cut::past(at.offset), Some(at.offset)));
+        assert_eq!((scene.gets() - gets, scene.iterators() - iterators), (1, 1));
+    }
 }
