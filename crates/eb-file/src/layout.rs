@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::{DirEntry, Disk, OpenMode, read_small, replace_file};
 use crate::error::{corrupt, io_error};
+use crate::lock::lock_for_a_moment;
 
 /// The most partitions of a topic.
 pub const MAX_PARTITIONS: u32 = 4096;
@@ -16,6 +17,7 @@ const VERSION: u32 = 1;
 const BUS_FORMAT: &str = "eb-file";
 const TOPIC_FORMAT: &str = "eb-file-topic";
 const BUS_FILE: &str = "bus.json";
+const BUS_LOCK: &str = "bus.lock";
 const TOPIC_FILE: &str = "topic.json";
 const TOPIC_LOCK: &str = "topic.lock";
 const CHECKPOINTS: &str = "checkpoints";
@@ -172,15 +174,20 @@ impl Layout {
         }
         create_dir_all(disk, &self.root)
             .map_err(|e| io_error("open", &self.root, "cannot make the folder", e))?;
+        // Two makers at once would take each other's temporary file away.
+        let lock = self.root.join(BUS_LOCK);
+        let _lock =
+            lock_for_a_moment(disk, &lock).map_err(|e| io_error("open", &lock, "cannot lock it", e))?;
+        match self.read_root(disk) {
+            Err(e) if *e.kind() == ErrorKind::NotFound => {}
+            made_meanwhile => return made_meanwhile,
+        }
         let file =
             BusFile { format: BUS_FORMAT.to_owned(), version: VERSION, created_at_utc: Timestamp::now() };
         let path = self.root.join(BUS_FILE);
-        let made = replace_file(disk, &path, &json_line(&file));
-        match self.read_root(disk) {
-            // Another process may have made it at the same time, from under our temporary file.
-            Ok(()) => Ok(()),
-            Err(read) => made.map_err(|e| io_error("open", &path, "cannot make it", e)).and(Err(read)),
-        }
+        replace_file(disk, &path, &json_line(&file))
+            .map_err(|e| io_error("open", &path, "cannot make it", e))?;
+        self.read_root(disk)
     }
 
     fn read_root(&self, disk: &dyn Disk) -> Result<()> {
@@ -377,7 +384,9 @@ fn no_such_topic(op: &'static str, topic: &Topic) -> Error {
 
 /// Names in the root that are not topics, in any case, since some file systems do not tell cases apart.
 fn is_reserved(name: &str) -> bool {
-    [CHECKPOINTS, BUS_FILE, "bus.json.tmp"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
+    [CHECKPOINTS, BUS_FILE, BUS_LOCK, "bus.json.tmp"]
+        .iter()
+        .any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
 /// Refuses a folder with a log that this version would silently skip.
@@ -535,7 +544,7 @@ mod tests {
     #[test]
     fn reserved_names_are_no_topics() {
         let (_dir, layout) = fresh();
-        for name in ["checkpoints", "Checkpoints", "bus.json", "BUS.JSON"] {
+        for name in ["checkpoints", "Checkpoints", "bus.json", "BUS.JSON", "bus.lock"] {
             let e = layout.create_topic(&RealDisk, &topic(name), 1).unwrap_err();
             assert_eq!(*e.kind(), ErrorKind::InvalidInput);
             assert_eq!(

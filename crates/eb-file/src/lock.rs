@@ -26,10 +26,10 @@ const HOLDER_LINE: usize = 256;
 /// So long a writer goes on asking: someone may only be looking whether it is held.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// A reader in another process holds the lock, and says so in it, while it settles a dead writer's tail: a sync, on whatever device.
-const PATIENCE_WITH_READERS: Duration = Duration::from_secs(10);
+const PATIENCE_WITH_THE_BUSY: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
-/// A reader that waits for another is soon served, as a rule.
-const READER_ASKS_AGAIN: Duration = Duration::from_millis(2);
+/// Where whoever holds it is soon done, as a rule.
+const ASK_SOON: Duration = Duration::from_millis(2);
 
 /// The lock, held.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub(crate) fn lock_writer(
                 if !leaving().wait_for_others(path, me) {
                     let holder = holder(disk, path);
                     let settling = holder.as_ref().is_some_and(|h| h.doing == Doing::Settling);
-                    if since.elapsed() >= if settling { PATIENCE_WITH_READERS } else { PATIENCE } {
+                    if since.elapsed() >= if settling { PATIENCE_WITH_THE_BUSY } else { PATIENCE } {
                         return Err(held(op, holder, path));
                     }
                     std::thread::sleep(ASK_AGAIN);
@@ -137,7 +137,23 @@ pub(crate) fn lock_to_settle(
             *hopeless = Some(holder);
             return Ok(None);
         }
-        std::thread::sleep(READER_ASKS_AGAIN);
+        std::thread::sleep(ASK_SOON);
+    }
+}
+
+/// Takes a lock that nobody holds for long: waits for whoever has it.
+///
+/// # Errors
+/// As the operating system says; `WouldBlock` when someone does hold it for long.
+pub(crate) fn lock_for_a_moment(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+    let since = Instant::now();
+    loop {
+        match disk.try_lock(path) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && since.elapsed() < PATIENCE_WITH_THE_BUSY => {
+                std::thread::sleep(ASK_SOON);
+            }
+            done => return done,
+        }
     }
 }
 

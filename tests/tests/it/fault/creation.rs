@@ -1,6 +1,7 @@
 //! Making a bus and a topic, with every fault at every operation.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use eb_contract::{ErrorKind, EventBusReader};
 use eb_file::{FileBus, FileBusConfig};
@@ -71,4 +72,40 @@ fn check(plan: Plan, rng: &mut Rng) -> Result<u32, String> {
         return Err(format!("was {made:?}, is {after:?}"));
     }
     Ok(u32::try_from(struck).unwrap_or(u32::MAX))
+}
+
+#[test]
+fn two_processes_that_make_a_bus_at_once_both_have_it() {
+    let disk = FaultDisk::new(5);
+    let [first, second] = [disk.new_process(), disk.new_process()];
+    let (say, heard) = std::sync::mpsc::channel();
+    let (finish, finished) = std::sync::mpsc::channel::<()>();
+    let racing = second.clone();
+    // The first has written its file and is about to rename it. The second, which has found no bus, goes on until it waits, or opens a file
+    // for what it would write.
+    first.meanwhile(OpKind::Rename, 0, move || {
+        let at_it = Arc::new(AtomicBool::new(false));
+        let comes = at_it.clone();
+        racing.meanwhile(OpKind::Open, 1, move || {
+            comes.store(true, Ordering::SeqCst);
+            // Until the first one is done.
+            let _ = finished.recv();
+        });
+        let asked = racing.operations(Some(OpKind::Lock));
+        let opening = racing.clone();
+        std::thread::spawn(move || {
+            let opened = FileBus::open_on(FileBusConfig::new("/bus"), Arc::new(opening)).map(drop);
+            say.send(opened).expect("the test waits for it");
+        });
+        while !at_it.load(Ordering::SeqCst) && racing.operations(Some(OpKind::Lock)) < asked + 2 {
+            std::thread::yield_now();
+        }
+    });
+    FileBus::open_on(FileBusConfig::new("/bus"), Arc::new(first)).unwrap();
+    drop(finish);
+    heard.recv().unwrap().unwrap();
+    assert!(
+        disk.files().iter().all(|(path, _)| !path.to_string_lossy().ends_with(".tmp")),
+        "nothing is left over"
+    );
 }
