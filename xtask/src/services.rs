@@ -48,6 +48,9 @@ pub(crate) struct Up {
     /// The port of kinesis-local [default: 4567, or a free one where that is taken]
     #[arg(long, value_name = "PORT")]
     kinesis_local_port: Option<u16>,
+    /// The port of redis [default: 6379, or a free one where that is taken]
+    #[arg(long, value_name = "PORT")]
+    redis_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -72,6 +75,7 @@ enum Name {
     Postgres,
     Localstack,
     KinesisLocal,
+    Redis,
 }
 
 impl Name {
@@ -80,6 +84,7 @@ impl Name {
             Self::Postgres => Service::Postgres,
             Self::Localstack => Service::LocalStack,
             Self::KinesisLocal => Service::KinesisLocal,
+            Self::Redis => Service::Redis,
         }
     }
 }
@@ -102,6 +107,7 @@ impl Up {
                 Service::Postgres => self.postgres_port,
                 Service::LocalStack => self.localstack_port,
                 Service::KinesisLocal => self.kinesis_local_port,
+                Service::Redis => self.redis_port,
             };
             if wanted.iter().all(|(other, _)| *other != service) {
                 wanted.push((service, port));
@@ -268,6 +274,7 @@ pub(crate) fn environment(running: &[Running]) -> Vec<(&'static str, String)> {
     let variable = |up: &Running| match up.service {
         Service::Postgres => "EB_POSTGRES_URL",
         Service::LocalStack | Service::KinesisLocal => "EB_KINESIS_ENDPOINT_URL",
+        Service::Redis => "EB_REDIS_URL",
     };
     running.iter().map(|up| (variable(up), up.url.clone())).collect()
 }

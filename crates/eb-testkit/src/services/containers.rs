@@ -160,7 +160,7 @@ fn port_variable(service: Service) -> Option<&'static str> {
     match service {
         Service::Postgres => Some("EB_POSTGRES_PORT"),
         Service::LocalStack => Some("EB_LOCALSTACK_PORT"),
-        Service::KinesisLocal => None,
+        Service::KinesisLocal | Service::Redis => None,
     }
 }
 

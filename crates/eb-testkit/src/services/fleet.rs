@@ -14,7 +14,10 @@ use std::path::PathBuf;
 use super::containers;
 use super::folder::{self, Record};
 use super::postgres::{Postgres, PostgresBinaries, PostgresOptions, run_sql};
-use super::{During, KinesisLocal, KinesisLocalOptions, LocalStack, Result, ServiceError, daemon, port_for};
+use super::{
+    During, KinesisLocal, KinesisLocalOptions, LocalStack, Redis, RedisOptions, Result, ServiceError, daemon,
+    port_for,
+};
 
 /// User, password and database of a Postgres for development, native or in a container.
 const NAME: &str = "event_bus";
@@ -28,11 +31,13 @@ pub enum Service {
     LocalStack,
     /// The Kinesis engine alone.
     KinesisLocal,
+    /// Redis.
+    Redis,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Postgres, Self::LocalStack, Self::KinesisLocal];
+    pub const ALL: [Self; 4] = [Self::Postgres, Self::LocalStack, Self::KinesisLocal, Self::Redis];
 
     /// Its name.
     #[must_use]
@@ -41,6 +46,7 @@ impl Service {
             Self::Postgres => "postgres",
             Self::LocalStack => "localstack",
             Self::KinesisLocal => "kinesis-local",
+            Self::Redis => "redis",
         }
     }
 
@@ -51,6 +57,7 @@ impl Service {
             Self::Postgres => 5432,
             Self::LocalStack => 4566,
             Self::KinesisLocal => 4567,
+            Self::Redis => 6379,
         }
     }
 
@@ -59,6 +66,7 @@ impl Service {
         match self {
             Self::Postgres => format!("postgres://{NAME}:{NAME}@127.0.0.1:{port}/{NAME}"),
             Self::LocalStack | Self::KinesisLocal => format!("http://127.0.0.1:{port}"),
+            Self::Redis => format!("redis://127.0.0.1:{port}"),
         }
     }
 
@@ -140,6 +148,7 @@ enum Server {
     Postgres(Postgres),
     LocalStack(LocalStack),
     KinesisLocal(KinesisLocal),
+    Redis(Redis),
 }
 
 impl Held {
@@ -177,6 +186,12 @@ impl Held {
                 let options = KinesisLocalOptions { port: Some(port), ..KinesisLocalOptions::default() };
                 Server::KinesisLocal(KinesisLocal::start_in(installed, folder.clone(), &options, true)?)
             }
+            Service::Redis => {
+                let binary = Redis::install()?;
+                fresh(service)?;
+                let options = RedisOptions { port: Some(port), ..RedisOptions::default() };
+                Server::Redis(Redis::start_in(binary, folder.clone(), &options, true)?)
+            }
         };
         let record = Record::read(&folder)
             .ok_or_else(|| ServiceError::new(format!("the record of {service} is gone; try again")))?;
@@ -201,6 +216,7 @@ impl Held {
             Server::Postgres(server) => server.check(),
             Server::LocalStack(server) => server.check(),
             Server::KinesisLocal(server) => server.check(),
+            Server::Redis(server) => server.check(),
         }
     }
 
@@ -218,6 +234,7 @@ impl Held {
             Server::Postgres(server) => server.leave(),
             Server::LocalStack(server) => server.leave(),
             Server::KinesisLocal(server) => server.leave(),
+            Server::Redis(server) => server.leave(),
         };
         Ok(running)
     }

@@ -37,6 +37,7 @@ mod kinesis_local;
 mod localstack;
 mod pg_wire;
 mod postgres;
+mod redis;
 mod shared;
 
 use std::fmt;
@@ -49,6 +50,7 @@ pub use kinesis_local::{KinesisLocal, KinesisLocalOptions};
 pub use localstack::LocalStack;
 pub use pg_wire::{PgWire, SqlError};
 pub use postgres::{Postgres, PostgresBinaries, PostgresOptions, Stop};
+pub use redis::{Redis, RedisOptions, RedisReply, RedisWire};
 pub use shared::{
     KINESIS_URL_VARIABLE, LOCALSTACK_URL_VARIABLE, PG_URL_VARIABLE, TestDatabase, kinesis_url,
     localstack_url, postgres_url,

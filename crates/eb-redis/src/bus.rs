@@ -1,0 +1,128 @@
+//! The bus as a whole.
+
+use std::sync::Arc;
+
+use eb_contract::{Capabilities, Durability, Error, ErrorKind, OffsetKind, Result};
+use tokio::runtime::Handle;
+
+use crate::config::RedisConfig;
+use crate::keys::Keys;
+use crate::link::Link;
+use crate::marks::Marks;
+use crate::settings::Weakness;
+use crate::{RedisAdmin, RedisPublisher, RedisReader, tls};
+
+const OP: &str = "open redis";
+
+/// What all handles of one opening share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<RedisConfig>,
+    pub(crate) keys: Keys,
+    pub(crate) capabilities: Capabilities,
+    /// Where background work runs, whichever thread a handle is called from.
+    pub(crate) runtime: Handle,
+    /// For appends and everything else that changes something.
+    pub(crate) writes: Link,
+    /// For reads, so that they hold up no append.
+    pub(crate) reads: Link,
+    pub(crate) marks: Marks,
+}
+
+/// A bus on Redis: two connections, and the handles made from it.
+pub struct RedisBus {
+    shared: Arc<Shared>,
+}
+
+impl RedisBus {
+    /// Opens the bus: connects, and reads the server's settings. Must be called on a tokio runtime with its clock and
+    /// I/O enabled.
+    ///
+    /// Dropping the future leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] naming the field of the config that cannot be; or what to set on the server so that its
+    /// answers are ACKs. [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] where it cannot be reached, is still
+    /// loading or is a replica; [`ErrorKind::WrongVersion`] for one older than 7.0.
+    pub async fn open(config: RedisConfig) -> Result<Self> {
+        config.check()?;
+        let tls =
+            if config.url.is_tls() {
+                let files = config.tls.clone();
+                let read = tokio::task::spawn_blocking(move || tls::connector(&files)).await;
+                Some(read.map_err(|e| {
+                    Error::new(ErrorKind::Io, OP, "reading certificates failed").with_source(e)
+                })??)
+            } else {
+                None
+            };
+        let config = Arc::new(config);
+        let writes = Link::new(config.clone(), tls.clone());
+        let session = writes.session(OP).await?;
+        let mut capabilities = capabilities(&config);
+        if config.accept_weaker_ack {
+            for Weakness { fact, loss, .. } in session.server.weaknesses() {
+                tracing::warn!(server = %config.url, "{fact}: {loss}");
+                capabilities.notes.push(format!("{fact}: {loss}"));
+            }
+        }
+        Ok(Self {
+            shared: Arc::new(Shared {
+                keys: Keys::new(&config.prefix),
+                capabilities,
+                runtime: Handle::current(),
+                writes,
+                reads: Link::new(config.clone(), tls),
+                marks: Marks::default(),
+                config,
+            }),
+        })
+    }
+
+    /// A handle that publishes. Its calls may come from any thread; its work runs on the runtime on which the bus was
+    /// opened.
+    #[must_use]
+    pub fn publisher(&self) -> RedisPublisher {
+        RedisPublisher::new(self.shared.clone())
+    }
+
+    /// A reader.
+    #[must_use]
+    pub fn reader(&self) -> RedisReader {
+        RedisReader::new(self.shared.clone())
+    }
+
+    /// A handle that makes and trims topics.
+    #[must_use]
+    pub fn admin(&self) -> RedisAdmin {
+        RedisAdmin::new(self.shared.clone())
+    }
+
+    /// What the bus promises. Where a weaker ACK is accepted the notes say what was found.
+    #[must_use]
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.shared.capabilities
+    }
+}
+
+/// What a bus of this config promises, before it is opened.
+#[must_use]
+pub fn capabilities(config: &RedisConfig) -> Capabilities {
+    let mut c = Capabilities::new("redis", OffsetKind::RedisStreamId);
+    c.max_envelope_bytes = config.publish.max_envelope_bytes;
+    c.multi_writer = true;
+    c.retention = true;
+    c.unknown_outcomes = true;
+    if config.accept_weaker_ack {
+        c.durability = Durability::Weaker;
+        c.notes.push(
+            "accept_weaker_ack is set: a crash or a failover of the server can take ACKed records".to_owned(),
+        );
+    } else {
+        c.notes.push("an ACK is the server's answer after its fsync (appendfsync always)".to_owned());
+    }
+    c.notes.push(
+        "nothing expires by itself; trim through the bus, so that readers know exactly what is gone"
+            .to_owned(),
+    );
+    c
+}

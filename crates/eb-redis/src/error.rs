@@ -1,0 +1,175 @@
+//! What the server and the way to it answer, classified.
+//!
+//! | what came back | kind | effect of an append |
+//! |---|---|---|
+//! | no connection, or one that broke before a byte of the call was written | `Unavailable` | none |
+//! | the connection broke later, or the answer cannot be read | `Unavailable` | unknown |
+//! | no answer in time | `Timeout` | unknown |
+//! | `LOADING`, `BUSY`, `MISCONF`, `READONLY`, `MASTERDOWN`, `CLUSTERDOWN`, `TRYAGAIN`, `NOREPLICAS`, too many clients | `Unavailable` | none |
+//! | `OOM` | `StorageFull` | none |
+//! | `NOAUTH`, `WRONGPASS`, `NOPERM` | `InvalidInput`, never retry | none |
+//! | `MOVED`, `ASK`, `CROSSSLOT` | `Unsupported` | none |
+//! | `WRONGTYPE`, and anything else | `ProtocolViolation` | none |
+//!
+//! An error that the server states is always about a call that it did not run.
+
+use std::fmt;
+
+use eb_contract::{Effect, Error, ErrorKind, Offset, PartitionId, Topic};
+use redis::{ErrorKind as RedisKind, RedisError, ServerError};
+
+/// Why a call has no answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    /// Whether the server may have got it.
+    pub(crate) sent: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Cause {
+    Timeout,
+    Broken(RedisError),
+}
+
+impl Failure {
+    /// The error of a call that changes nothing.
+    pub(crate) fn reading(&self, op: &'static str) -> Error {
+        match &self.cause {
+            Cause::Timeout => Error::new(ErrorKind::Timeout, op, "the server did not answer in time"),
+            Cause::Broken(e) => {
+                unavailable(op, format!("the connection to the server broke: {}", one_line(e)))
+            }
+        }
+    }
+
+    /// The error of a call that may have changed something.
+    pub(crate) fn writing(&self, op: &'static str) -> Error {
+        let effect = if self.sent { Effect::Unknown } else { Effect::None };
+        self.reading(op).with_effect(effect)
+    }
+}
+
+/// An error that the server states.
+pub(crate) fn stated(op: &'static str, e: &ServerError) -> Error {
+    by_text(op, e.code(), e.details().unwrap_or_default())
+}
+
+/// An error that the server states within an answer: its code is the first word.
+pub(crate) fn stated_text(op: &'static str, text: &str) -> Error {
+    let text = text.trim_start_matches('-');
+    let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
+    by_text(op, code, rest)
+}
+
+fn by_text(op: &'static str, code: &str, text: &str) -> Error {
+    let said = one_line(format!("{code} {text}"));
+    let error = |kind| Error::new(kind, op, said.clone());
+    match code {
+        "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
+        | "NOREPLICAS" => error(ErrorKind::Unavailable),
+        "ERR" if text.contains("max number of clients") => error(ErrorKind::Unavailable),
+        "OOM" => error(ErrorKind::StorageFull).advise("trim topics, or raise the server's maxmemory"),
+        "NOAUTH" | "WRONGPASS" => error(ErrorKind::InvalidInput).advise("check user and password"),
+        "NOPERM" => error(ErrorKind::InvalidInput)
+            .advise("grant the user what the documentation of eb-redis lists under Rights"),
+        "MOVED" | "ASK" | "CROSSSLOT" => error(ErrorKind::Unsupported)
+            .advise("name the node that has the bus's slot: redirections are not followed"),
+        _ => error(ErrorKind::ProtocolViolation),
+    }
+}
+
+/// Why a connection could not be made.
+pub(crate) fn connecting(op: &'static str, e: &RedisError) -> Error {
+    match e.kind() {
+        RedisKind::AuthenticationFailed => {
+            Error::new(ErrorKind::InvalidInput, op, one_line(e)).advise("check user and password")
+        }
+        RedisKind::Io => unavailable(op, format!("the server cannot be reached: {}", one_line(e))),
+        _ => match e.code() {
+            Some(code) => by_text(op, code, e.detail().unwrap_or_default()),
+            None => unavailable(op, format!("the server cannot be reached: {}", one_line(e))),
+        },
+    }
+}
+
+/// At most 300 characters on one line.
+fn one_line(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
+
+pub(crate) fn unavailable(op: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unavailable, op, message)
+}
+
+pub(crate) fn closed(op: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, op, "the handle was closed").advise("open a new one")
+}
+
+pub(crate) fn no_topic(op: &'static str, topic: &Topic) -> Error {
+    Error::new(ErrorKind::NotFound, op, "there is no such topic").at(topic).advise("create it first")
+}
+
+pub(crate) fn no_partition(op: &'static str, topic: &Topic, partition: PartitionId) -> Error {
+    Error::new(ErrorKind::NotFound, op, "there is no such partition").at(place(topic, partition))
+}
+
+pub(crate) fn place(topic: &Topic, partition: PartitionId) -> String {
+    format!("{topic}/{partition}")
+}
+
+pub(crate) fn violation(op: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::ProtocolViolation, op, message)
+}
+
+pub(crate) fn facts_missing(op: &'static str, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::FactsMissing, op, message)
+        .advise("restore the server's data, or take the loss and open the bus anew")
+}
+
+/// What a key holds that is not what the bus keeps there.
+pub(crate) fn corrupt(op: &'static str, key: impl Into<String>, message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Corrupt { file: key.into(), line: None, byte: None }, op, message)
+}
+
+pub(crate) fn out_of_range(place: &str, oldest: Option<Offset>) -> Error {
+    let left = oldest.map_or("nothing is left".to_owned(), |o| format!("the oldest left is {o}"));
+    let message = format!("records behind this cut were deleted, or may have been; {left}");
+    Error::new(ErrorKind::OutOfRange { oldest }, "read", message)
+        .at(place)
+        .advise("reset the checkpoint, or start at the oldest left")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eb_contract::Retry;
+
+    #[test]
+    fn what_the_server_states_is_classified_and_had_no_effect() {
+        let cases = [
+            ("OOM command not allowed when used memory > 'maxmemory'.", "storage_full", true),
+            ("-READONLY You can't write against a read only replica.", "unavailable", true),
+            ("LOADING Redis is loading the dataset in memory", "unavailable", true),
+            ("MISCONF Errors writing to the AOF file: No space left on device", "unavailable", true),
+            ("ERR max number of clients reached", "unavailable", true),
+            ("NOPERM this user has no permissions to run the 'xadd' command", "invalid_input", false),
+            ("WRONGPASS invalid username-password pair or user is disabled.", "invalid_input", false),
+            ("MOVED 3999 127.0.0.1:6381", "unsupported", false),
+            ("ERR something new", "protocol_violation", false),
+        ];
+        for (text, code, retryable) in cases {
+            let e = stated_text("publish", text);
+            assert_eq!(e.kind().code(), code, "{e}");
+            assert_eq!(e.retry() != Retry::Never, retryable, "{e}");
+            assert_eq!(e.effect(), Effect::None, "{e}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_of_bounded_length() {
+        let e = stated_text("publish", &format!("ERR a\nb{}", "x".repeat(1000)));
+        assert!(!e.to_string().contains('\n') && e.to_string().len() < 400, "{e}");
+    }
+}

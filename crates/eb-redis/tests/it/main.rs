@@ -1,0 +1,13 @@
+//! The backend against real servers: the conformance suite, crashes, cut connections, settings, deletions.
+
+// Clippy takes only `#[test]` functions for tests, not their helpers.
+#![allow(clippy::unwrap_used)]
+#![cfg(unix)]
+
+mod common;
+mod conformance;
+mod crashing;
+mod cutting;
+mod deleting;
+mod opening;
+mod waiting;
