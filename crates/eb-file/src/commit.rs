@@ -32,7 +32,9 @@ impl PartitionWriter {
         let taken = {
             let mut state = self.state.lock();
             state.expected = 1;
-            state.queue.take(Timestamp::now())
+            let taken = state.queue.take(Timestamp::now());
+            self.arrivals.set(state.queue.front_calls());
+            taken
         };
         let Some(Taken { mut group, end, spacing }) = taken else { return };
         if !open.appended {

@@ -26,7 +26,8 @@ pub struct FileBusConfig {
     /// back-pressure. A call beyond that answers `Throttled` and has no effect. Default: 64 MiB.
     pub max_waiting_bytes: usize,
     /// The longest that a writer with nothing to do but a small group waits for as many callers as it had before to come back. It waits
-    /// only while a group is smaller than the calls that were just answered suggest. Default: 100 µs; zero turns it off.
+    /// only while a group is smaller than the calls that were just answered suggest; awake, so that it costs a processor, as long as they do come.
+    /// Default: 100 µs; zero turns it off.
     pub group_wait: Duration,
     /// The longest that a reader waits for another process that recovers a log, or makes durable what a dead writer left above the
     /// watermark. After that it shows the records below the watermark only, and waits for that process no more. Default: 5 s.

@@ -25,6 +25,7 @@ use crate::publisher::OP;
 use crate::queue::{Completion, Queue, Run, answer_all};
 use crate::recovery::{RecoveryReport, open_log};
 use crate::state::TailState;
+use crate::watch::{Arrivals, Worth};
 
 /// Up to so many calls in a group, handing them to another thread costs more than it brings.
 const INLINE_CALLS: usize = 1;
@@ -41,6 +42,8 @@ pub(crate) struct PartitionWriter {
     /// The open log. Held while it is opened, written, synced, closed; never while `state` is.
     log: Mutex<Option<Open>>,
     closed: Completion<Result<()>>,
+    /// Calls in the front group.
+    pub(crate) arrivals: Arrivals,
 }
 
 pub(crate) struct State {
@@ -52,6 +55,7 @@ pub(crate) struct State {
     sleeping_for: Option<usize>,
     /// How many calls the next group is likely to have.
     pub(crate) expected: usize,
+    watching: Worth,
     closing: Option<LeavingSoon>,
 }
 
@@ -78,6 +82,7 @@ impl PartitionWriter {
             thread: false,
             sleeping_for: None,
             expected: 1,
+            watching: Worth::default(),
             closing: None,
         };
         Arc::new(Self {
@@ -89,6 +94,7 @@ impl PartitionWriter {
             work: Condvar::new(),
             log: Mutex::new(None),
             closed: Completion::default(),
+            arrivals: Arrivals::default(),
         })
     }
 
@@ -167,6 +173,11 @@ impl PartitionWriter {
     /// Wakes the thread if what is queued is what it sleeps for.
     fn ring(&self, mut state: MutexGuard<'_, State>) {
         let queue = &state.queue;
+        if queue.front_is_full() {
+            self.arrivals.stop();
+        } else {
+            self.arrivals.set(queue.front_calls());
+        }
         if state.sleeping_for.is_some_and(|calls| queue.front_calls() >= calls || queue.front_is_full()) {
             state.sleeping_for = None;
             drop(state);
@@ -269,6 +280,13 @@ impl PartitionWriter {
             let enough = |s: &State| {
                 s.queue.front_calls() >= s.expected || s.queue.front_is_full() || s.closing.is_some()
             };
+            if !enough(&state) && state.watching.again() {
+                let expected = state.expected;
+                let came = MutexGuard::unlocked(&mut state, || self.arrivals.watch(expected, until));
+                if let Some(came) = came {
+                    state.watching.learn(came);
+                }
+            }
             while !enough(&state) {
                 state.sleeping_for = Some(state.expected);
                 let timed_out = self.work.wait_until(&mut state, until).timed_out();
@@ -297,6 +315,7 @@ impl PartitionWriter {
             return;
         }
         state.closing = Some(LeavingSoon::announce(&self.partition.files.lock, self.id));
+        self.arrivals.stop();
         if state.thread {
             drop(state);
             self.work.notify_one();
