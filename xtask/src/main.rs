@@ -24,7 +24,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Send generated events through the gate, read them back every way, reopen, compare digests
+    /// Send generated events through the gate, read them back every way, reopen, compare digests; on Kinesis and Postgres with --profile dev_local
     Smoke(smoke::Options),
     /// Run every test: unit, property, conformance, fault, crash and command-line suites
     Test(suite::Options),

@@ -1,9 +1,15 @@
 //! `cargo xtask test`: everything that shows that the project keeps its promises, with the counts made visible.
+//!
+//! The suites share one Postgres, one Kinesis engine and one LocalStack, started for the run where no variable names
+//! them. What needs one that cannot be had is left out and named; where `CI` is set that is a failure.
+
+mod services;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::Outcome;
+use services::Shared;
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -40,12 +46,18 @@ struct Summary {
 
 /// Runs all tests and prints the counts.
 pub(crate) fn run(options: &Options) -> Outcome {
+    let shared = Shared::start();
+    for line in shared.notes.iter().chain(&shared.missing) {
+        eprintln!("{line}");
+    }
+    let (packages, tests) = shared.left_out();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(packages);
     if let Some(filter) = &options.filter {
         cargo.arg(filter);
     }
-    cargo.args(["--", "--show-output"]);
+    cargo.args(["--", "--show-output"]).args(tests);
+    cargo.envs(shared.variables.iter().map(|(name, url)| (name, url)));
     if options.long {
         cargo.env("EB_TEST_LONG", "1");
     }
@@ -54,6 +66,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut summary = Summary::default();
+    summary.notes.extend(shared.notes.iter().chain(&shared.missing).cloned());
     if let Some(stdout) = child.stdout.take() {
         let mut reader = Reader::default();
         for line in BufReader::new(stdout).lines() {
@@ -67,6 +80,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
             0 => "the tests did not finish: see what cargo says above".into(),
             n => format!("{n} tests failed: see above, each with what it printed").into(),
         });
+    }
+    if services::is_ci() && !shared.missing.is_empty() {
+        return Err(format!("in CI nothing is left out: {}", shared.missing.join("; ")).into());
     }
     if summary.total.passed == 0 {
         return Err("no test ran: check the filter".into());

@@ -39,6 +39,8 @@ const READ: &[&str] = &[
     "shard_bytes_per_second",
     "idle_poll_ms",
     "shards_fresh_for_ms",
+    "horizon_margin_ms",
+    "retry_for_ms",
 ];
 
 /// A bus on Kinesis. Rates are those of one shard; `None` leaves pacing to what the service refuses.
@@ -105,6 +107,10 @@ pub struct KinesisRead {
     pub idle_poll: Duration,
     /// `shards_fresh_for_ms`: how long a list of shards is trusted.
     pub shards_fresh_for: Duration,
+    /// `horizon_margin_ms`: how long before its retention ends a record counts as one that may vanish any moment.
+    pub horizon_margin: Duration,
+    /// `retry_for_ms`: how long a throttled read is made again before it fails.
+    pub retry_for: Duration,
 }
 
 /// Reads the section, where it is.
@@ -241,6 +247,12 @@ fn reading(section: &Section<'_>, emulator: bool) -> Result<KinesisRead, Profile
         shard_rate: rates(&r, "shard_calls_per_second", (5, 2_000_000), emulator)?,
         idle_poll: Duration::from_millis(r.number_or("idle_poll_ms", 1..=60_000, idle)?),
         shards_fresh_for: Duration::from_millis(r.number_or("shards_fresh_for_ms", 0..=3_600_000, 30_000)?),
+        horizon_margin: Duration::from_millis(r.number_or(
+            "horizon_margin_ms",
+            60_000..=366 * 86_400_000,
+            30 * 60_000,
+        )?),
+        retry_for: Duration::from_millis(r.number_or("retry_for_ms", 0..=3_600_000, 10_000)?),
     })
 }
 
@@ -279,6 +291,8 @@ impl KinesisSettings {
                 shard_rate: read.shard_rate.map(rate),
                 idle_poll: read.idle_poll,
                 shards_fresh_for: read.shards_fresh_for,
+                horizon_margin: read.horizon_margin,
+                retry_for: read.retry_for,
             },
             timeouts: Timeouts { connect: self.connect_timeout, attempt: self.attempt_timeout },
         }

@@ -21,22 +21,59 @@
 //! | `profile_id` | 1–64 of `[A-Za-z0-9._-]` | required |
 //! | `policy.policy_rev` | the policy's revision, as receipts name it | required |
 //! | `policy.partitioning_profiles_ref`, `policy.class_map_ref`, `policy.schema_policy_ref` | files below the config root; payload schemas lie below its `schemas/` | required |
-//! | `wiring.event_bus_kind` | `file`, `memory` (`kinesis`, `redis` in later releases) | required |
+//! | `wiring.event_bus_kind` | `file`, `memory`, `kinesis` (`redis` in a later release) | required |
 //! | `wiring.event_bus.root` | a file bus's folder | for `file` |
 //! | `wiring.event_bus.topics.<name>` | number of partitions, 1–10,000 | |
 //! | `wiring.event_bus.create_topics` | make missing topics when opened for writing | `false` |
-//! | `wiring.event_bus.max_envelope_bytes` | 1 KiB–16 MiB | 1 MiB |
+//! | `wiring.event_bus.max_envelope_bytes` | 1 KiB–16 MiB; no more than the bus takes | 1 MiB |
 //! | `wiring.event_bus.preallocate_bytes` | for `file`: blank lines written ahead of the records, 0–1 GiB; a lone publisher gains most | 0 |
-//! | `wiring.checkpoint_store.kind` | `file`, `memory` (`postgres` in a later release) | required |
+//! | `wiring.event_bus.kinesis` | for `kinesis`: see below | for `kinesis` |
+//! | `wiring.checkpoint_store.kind` | `file`, `memory`, `postgres` | required |
 //! | `wiring.checkpoint_store.root` | for `file`: checkpoints lie below its `checkpoints/` | the bus's root |
-//! | `wiring.checkpoint_store.url` | for `postgres`; a secret | for `postgres` |
-//! | `wiring.admission_index.kind` | `embedded`, `memory` (`postgres` in a later release) | required |
+//! | `wiring.admission_index.kind` | `embedded`, `memory`, `postgres` | required |
 //! | `wiring.admission_index.path` | for `embedded`: its folder; each kind of bus has its own below it | for `embedded` |
 //! | `wiring.admission_index.max_lag` | records that it may be behind the log, 1,000–1,000,000 | 100,000 |
-//! | `wiring.admission_index.cache_bytes` | memory for what was read from disk, 1 MiB–64 GiB | 64 MiB |
-//! | `wiring.admission_index.url` | for `postgres`; a secret | for `postgres` |
+//! | `wiring.admission_index.cache_bytes` | for `embedded`: memory for what was read from disk, 1 MiB–64 GiB | 64 MiB |
+//! | `wiring.admission_index.gate` | for `postgres`: what the other gates call this one | the profile's id |
+//! | `wiring.admission_index.lease_ms` | for `postgres`: how long a reservation of a gate that has gone keeps the others from looking into it | 30,000 |
 //! | `wiring.quarantine.kind` | `file`, `memory` | required |
 //! | `wiring.quarantine.root` | for `file`: the folder of a bus of its own, topic [`QUARANTINE_TOPIC`] | for `file` |
+//!
+//! A store with `kind: postgres` has besides:
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `url` | `postgres://user:password@host:port/database`; a secret | required |
+//! | `schema` | where the tables lie: `<schema>_<event_bus_kind>`, for positions of one kind of bus mean nothing in another | `event_bus` |
+//! | `tls` | `by_address` (off on this machine, else verified, or as the address's `sslmode` says), `off`, `verified` | `by_address` |
+//! | `ca_file` | for `verified`: a PEM file of the certificates to trust | those of the system |
+//! | `migrations` | `apply`: tables are made and brought up to date when the store is first used; `verify`: refuse where that was not done | `apply` |
+//! | `max_connections` | of this store, 1–1,000 | 8 |
+//! | `pool_wait_ms`, `connect_timeout_ms`, `statement_timeout_ms`, `lock_timeout_ms` | milliseconds | 5,000, 10,000, 10,000, 5,000 |
+//! | `allow_unsafe_server` | use a server without `fsync`, whose answers are not durable | `false` |
+//!
+//! The checkpoint store connects when it is first used, so that who only reads the bus needs no database; the index connects with the
+//! gate. [`Profile::look_at_databases`] tries both and changes nothing.
+//!
+//! The section `kinesis` may be empty (`kinesis: {}`) for AWS with region and credentials from the environment:
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `region` | | from the environment; `us-east-1` for a `http://` endpoint |
+//! | `endpoint_url` | another address than AWS's own | |
+//! | `credentials` | `chain` (variables, shared files, web identity, container, instance), `test` (meaningless ones, for emulators) | `test` for a `http://` endpoint, else `chain` |
+//! | `stream_prefix` | put before a topic's name to make its stream's | |
+//! | `streams.<topic>` | the stream of a topic that is called otherwise | |
+//! | `ordering` | `strict` (at most one record of a key in flight), `batched` (no order of a key's records) | `strict` |
+//! | `connect_timeout_ms`, `attempt_timeout_ms` | | 3,000, 10,000 |
+//! | `publish.max_records_per_call`, `.max_bytes_per_call`, `.max_record_bytes` | the service's limits | 500, 5 MiB, 1 MiB |
+//! | `publish.calls_in_flight`, `.max_buffered_bytes` | of a topic | 8, 64 MiB |
+//! | `publish.shard_records_per_second`, `.shard_bytes_per_second` | pacing; 0 for both is none | 1,000, 1 MiB; none for a `http://` endpoint |
+//! | `publish.give_up_after_ms` | how long a record may be refused, all attempts together | 30,000 |
+//! | `read.max_records_per_call` | | 10,000 |
+//! | `read.shard_calls_per_second`, `.shard_bytes_per_second` | pacing of all readers of the process; 0 for both is none | 5, 2,000,000; none for a `http://` endpoint |
+//! | `read.idle_poll_ms` | how long a cursor at the head waits between two looks | 250; 25 for a `http://` endpoint |
+//! | `read.shards_fresh_for_ms`, `.horizon_margin_ms`, `.retry_for_ms` | | 30,000, 1,800,000, 10,000 |
 //!
 //! With `event_bus_kind: memory` the checkpoint store and the index must be in memory too: they would outlive what they refer to.
 //!
@@ -47,7 +84,7 @@
 //! ## The rollback switch
 //! `EVENT_BUS_KIND` in the environment ([`KIND_OVERRIDE`]) overrides `event_bus_kind`, and [`Profile::notices`] says so. The settings of the
 //! kind it switches to may stand in the profile beside those of the kind it switches from. Switched to `memory`, checkpoints and index are kept in memory
-//! too.
+//! too; stores in Postgres and the embedded index have a place for each kind.
 //!
 //! ## Secrets
 //! The values of keys that hold secrets, and every value in which a variable takes part whose name says that it holds one

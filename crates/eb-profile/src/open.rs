@@ -109,7 +109,8 @@ impl Platform {
     /// Makes the profile's topics that are missing, if it says `create_topics: true`. Gives back those it made.
     ///
     /// # Errors
-    /// As for [`EventBusAdmin::create_topic`]: also for a topic that exists with another number of partitions.
+    /// As for [`EventBusAdmin::create_topic`]: also for a topic that exists with another number of partitions, unless the
+    /// backend's partitions may split and merge.
     pub async fn ensure_topics(&self) -> Result<Vec<Topic>, Error> {
         let wanted = &self.profile.wiring.event_bus;
         if !wanted.create_topics {
@@ -118,9 +119,14 @@ impl Platform {
         let there = self.bus.reader.topics().await?;
         let mut made = Vec::new();
         for (topic, partitions) in &wanted.topics {
+            let is_there = there.contains(topic);
+            // Where partitions may split and merge, another number of them is nothing to wonder at.
+            if is_there && self.capabilities().resharding {
+                continue;
+            }
             // Asked for also where it is there: a number of partitions that differs must not go unnoticed.
             self.bus.admin.create_topic(topic, *partitions).await?;
-            if !there.contains(topic) {
+            if !is_there {
                 made.push(topic.clone());
             }
         }

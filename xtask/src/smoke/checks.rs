@@ -318,6 +318,18 @@ pub(super) async fn digests(platform: &Platform, facts: &Facts) -> Result<Vec<To
     Ok(topics.collect())
 }
 
+/// Whether two buses hold the same facts in the same order of each key.
+pub(super) fn equal(one: &[TopicDigest], other: &[TopicDigest]) -> Result<(), Failure> {
+    let facts = |digests: &[TopicDigest]| -> Vec<_> {
+        digests.iter().map(|d| (d.topic.clone(), d.keys, d.digest)).collect()
+    };
+    if facts(one) == facts(other) {
+        Ok(())
+    } else {
+        Err("the two buses hold other facts, or in another order of a key".into())
+    }
+}
+
 async fn heads(platform: &Platform, facts: &Facts) -> Result<Vec<Cut>, Failure> {
     let mut heads = Vec::new();
     for (topic, partition) in facts.partitions.keys() {

@@ -4,19 +4,24 @@
 //! the gate; what was ACKed is read back at its `EbRef`; the tail is read; a replay from a known offset is done twice and
 //! its digests compared; checkpoints make a round trip. Then everything is closed, opened again, and all of it repeated:
 //! this time every event must be known already.
+//!
+//! A profile on Kinesis is run against LocalStack and Postgres, started for the run unless they are up, and then the same
+//! events go through the same gate onto the file bus: the digests over the per-key sequences of first occurrences must be equal.
 
 mod checks;
 mod report;
+mod services;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use eb_profile::Platform;
+use eb_profile::{BusKind, Env, KIND_OVERRIDE, Platform, Profile, Purpose};
 use eb_testkit::events::{Event, Generator, Mix};
 
 use crate::Outcome;
 use checks::Facts;
 use report::Report;
+use services::Services;
 
 /// What goes wrong in a step, in one line.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -47,9 +52,16 @@ const MIX: Mix = Mix { repeated: 100, rewritten: 50, conflicting: 50, invalid: 1
 /// Runs the smoke test and prints its table.
 pub(crate) fn run(options: &Options) -> Outcome {
     let runs = fresh_folder(&options.runs)?;
+    let wanted = Profile::load(&options.profile)?;
+    let services = Services::of(&wanted)?;
+    let kinds = match wanted.wiring.event_bus_kind {
+        // The same again on the file bus: nothing above the bus may tell one from the other.
+        BusKind::Kinesis => vec![BusKind::Kinesis, BusKind::File],
+        kind => vec![kind],
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut report = Report::new(&options.profile, options.seed, &runs);
-    let outcome = runtime.block_on(smoke(options, &runs, &mut report));
+    let outcome = runtime.block_on(smoke(options, &kinds, &services, &runs, &mut report));
     if let Err(e) = &outcome {
         report.failed(e.as_ref());
     }
@@ -57,27 +69,56 @@ pub(crate) fn run(options: &Options) -> Outcome {
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn smoke(options: &Options, runs: &Path, report: &mut Report) -> Result<(), Failure> {
+async fn smoke(
+    options: &Options,
+    kinds: &[BusKind],
+    services: &Services,
+    runs: &Path,
+    report: &mut Report,
+) -> Result<(), Failure> {
     let count = usize::try_from(options.events)?;
     let events: Vec<Event> = Generator::new(options.seed, MIX).take(count).collect();
     report.generated(&events);
+    let mut digests = Vec::new();
+    for kind in kinds {
+        report.column(kind.as_str());
+        let mut env = services.variables.clone();
+        let own = if kinds.len() == 1 { runs.to_owned() } else { runs.join(kind.as_str()) };
+        env.insert("EB_RUNS".to_owned(), own.display().to_string());
+        if kinds.len() > 1 {
+            env.insert(KIND_OVERRIDE.to_owned(), kind.as_str().to_owned());
+        }
+        digests.push(on_one_bus(&options.profile, &Env::only(env), &events, report).await?);
+    }
+    report.digests(&digests);
+    match digests.as_slice() {
+        [one, other] => checks::equal(one, other),
+        _ => Ok(()),
+    }
+}
 
-    let platform = open(&options.profile, runs).await?;
+/// The whole way on one bus. Gives back the digests, which any bus must give.
+async fn on_one_bus(
+    profile: &str,
+    env: &Env,
+    events: &[Event],
+    report: &mut Report,
+) -> Result<Vec<checks::TopicDigest>, Failure> {
+    let platform = Platform::open_with(profile, Purpose::Writing, env).await?;
     report.opened(&platform);
-    let facts = checks::admit_all(&platform, &events, report).await?;
+    let facts = checks::admit_all(&platform, events, report).await?;
     let first = round(&platform, &facts, report).await?;
     platform.close().await?;
 
     report.section("closed and opened again");
-    let platform = open(&options.profile, runs).await?;
-    checks::admit_nothing_twice(&platform, &events, &facts, report).await?;
+    let platform = Platform::open_with(profile, Purpose::Writing, env).await?;
+    checks::admit_nothing_twice(&platform, events, &facts, report).await?;
     let second = round(&platform, &facts, report).await?;
     if first != second {
         return Err("the digests before and after reopening differ".into());
     }
     platform.close().await?;
-    report.digests(&second);
-    Ok(())
+    Ok(second)
 }
 
 /// Everything that reads: the same before and after reopening.
@@ -91,14 +132,6 @@ async fn round(
     checks::replay_twice(platform, facts, report).await?;
     checks::checkpoints(platform, facts, report).await?;
     checks::digests(platform, facts).await
-}
-
-async fn open(profile: &str, runs: &Path) -> Result<Platform, Failure> {
-    let own = ("EB_RUNS".to_owned(), runs.to_string_lossy().into_owned());
-    let inherited =
-        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let env = eb_profile::Env::only(inherited.filter(|(name, _)| name != "EB_RUNS").chain([own]));
-    Ok(Platform::open_with(profile, eb_profile::Purpose::Writing, &env).await?)
 }
 
 /// An empty folder: one that an earlier smoke run made is deleted, anything else is left alone.

@@ -1,6 +1,6 @@
-//! What the smoke run prints: progress while it runs, one table at the end.
+//! What the smoke run prints: progress while it runs, one table at the end, with a column for each bus.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,13 +16,24 @@ pub(super) struct Report {
     runs: PathBuf,
     started: Instant,
     step: Instant,
-    rows: Vec<Row>,
+    /// Before there is a bus.
+    common: Vec<Row>,
+    columns: Vec<Column>,
+    digests: Vec<Row>,
+    failure: Option<String>,
     terminal: bool,
 }
 
+/// What was found on one bus. The same steps are made on each, so rows of one number belong together.
+struct Column {
+    bus: String,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 enum Row {
     Section(String),
-    Step { ok: bool, what: String, found: String, seconds: Option<f64> },
+    Step { what: String, found: String },
 }
 
 impl Report {
@@ -34,21 +45,34 @@ impl Report {
             runs: runs.to_owned(),
             started: now,
             step: now,
-            rows: Vec::new(),
+            common: Vec::new(),
+            columns: Vec::new(),
+            digests: Vec::new(),
+            failure: None,
             terminal: std::io::stderr().is_terminal(),
         }
     }
 
+    /// What follows was found on this bus.
+    pub(super) fn column(&mut self, bus: &str) {
+        self.columns.push(Column { bus: bus.to_owned(), rows: Vec::new() });
+        self.step = Instant::now();
+    }
+
+    fn rows(&mut self) -> &mut Vec<Row> {
+        self.columns.last_mut().map_or(&mut self.common, |column| &mut column.rows)
+    }
+
     pub(super) fn section(&mut self, what: &str) {
-        self.rows.push(Row::Section(what.to_owned()));
+        self.rows().push(Row::Section(what.to_owned()));
     }
 
     /// A step that did what it should.
     pub(super) fn passed(&mut self, what: &str, found: &str) {
-        let seconds = self.step.elapsed().as_secs_f64();
+        let milliseconds = self.step.elapsed().as_secs_f64() * 1000.0;
         self.step = Instant::now();
-        let (what, found) = (what.to_owned(), found.to_owned());
-        self.rows.push(Row::Step { ok: true, what, found, seconds: Some(seconds) });
+        let found = format!("{found} ({milliseconds:.0} ms)");
+        self.rows().push(Row::Step { what: what.to_owned(), found });
     }
 
     pub(super) fn generated(&mut self, events: &[Event]) {
@@ -70,7 +94,7 @@ impl Report {
             eprintln!("{notice}");
         }
         let c = platform.capabilities();
-        let found = format!("{} bus, {}, an ACK survives {:?}", c.backend, c.offset_kind, c.durability);
+        let found = format!("{}, an ACK survives {:?}", c.offset_kind, c.durability);
         self.passed("platform opened", &found);
     }
 
@@ -84,38 +108,127 @@ impl Report {
     }
 
     pub(super) fn failed(&mut self, why: &(dyn std::error::Error + Send + Sync)) {
-        let (what, found) = ("FAILED".to_owned(), why.to_string());
-        self.rows.push(Row::Step { ok: false, what, found, seconds: None });
+        self.failure = Some(why.to_string());
     }
 
-    pub(super) fn digests(&mut self, topics: &[TopicDigest]) {
-        self.section("digest over per-key sequences of first occurrences (any backend with these facts gives the same)");
-        for t in topics {
-            let found = format!("{} ({} records, {} keys)", t.digest, t.records, t.keys);
-            self.rows.push(Row::Step { ok: true, what: t.topic.to_string(), found, seconds: None });
+    /// The digests of each bus, in the order of the columns.
+    pub(super) fn digests(&mut self, buses: &[Vec<TopicDigest>]) {
+        let Some(first) = buses.first() else { return };
+        for t in first {
+            let others: Vec<_> =
+                buses.iter().filter_map(|bus| bus.iter().find(|d| d.topic == t.topic)).collect();
+            let equal = others.len() == buses.len() && others.iter().all(|d| d.digest == t.digest);
+            let (records, keys) = (t.records, t.keys);
+            let found = match (buses.len(), equal) {
+                (1, _) => format!("{} ({records} records, {keys} keys)", t.digest),
+                (_, true) => format!("{} on both ({records} records, {keys} keys)", t.digest),
+                (_, false) => {
+                    let each: Vec<_> = others.iter().map(|d| d.digest.to_string()).collect();
+                    format!("DIFFER: {}", each.join(" and "))
+                }
+            };
+            self.digests.push(Row::Step { what: t.topic.to_string(), found });
         }
     }
 
     pub(super) fn print(&self) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
-        let width = self.rows.iter().map(|row| match row {
-            Row::Step { what, .. } => what.chars().count(),
-            Row::Section(_) => 0,
-        });
-        let width = width.max().unwrap_or(0);
         writeln!(out, "smoke · profile {} · seed {} · {}", self.profile, self.seed, self.runs.display())?;
-        for row in &self.rows {
-            match row {
-                Row::Section(what) => writeln!(out, "\n  {what}")?,
-                Row::Step { ok, what, found, seconds } => {
-                    let mark = if *ok { "ok  " } else { "FAIL" };
-                    let time = seconds.map_or_else(String::new, |s| format!("  ({:.0} ms)", s * 1000.0));
-                    writeln!(out, "  {mark}  {what:width$}  {found}{time}")?;
-                }
+        self.table(&mut out)?;
+        if let Some(why) = &self.failure {
+            let bus = match self.columns.as_slice() {
+                [_, .., last] => format!("on {}: ", last.bus),
+                _ => String::new(),
+            };
+            writeln!(out, "  FAIL  {}{why}", if self.digests.is_empty() { &bus } else { "" })?;
+        }
+        let verdict = if self.failure.is_some() { "FAILED" } else { "all as it should be" };
+        writeln!(out, "\n{verdict}, {:.1} s", self.started.elapsed().as_secs_f64())
+    }
+
+    fn table(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let columns: Vec<&[Row]> = self.columns.iter().map(|c| c.rows.as_slice()).collect();
+        let all = self.common.iter().chain(columns.iter().copied().flatten()).chain(&self.digests);
+        let names = all.filter_map(|row| match row {
+            Row::Step { what, .. } => Some(what.chars().count()),
+            Row::Section(_) => None,
+        });
+        let name = names.max().unwrap_or(0);
+        let first = columns.first().map_or(0, |rows| {
+            let widths = rows.iter().map(|row| match row {
+                Row::Step { found, .. } => found.chars().count(),
+                Row::Section(_) => 0,
+            });
+            widths.max().unwrap_or(0)
+        });
+        for row in &self.common {
+            print_row(out, name, 0, &[Some(row)])?;
+        }
+        if let [one, .., other] = self.columns.as_slice() {
+            writeln!(out, "\n        {:name$}  {:first$} │ {}", "", one.bus, other.bus)?;
+        }
+        let length = columns.iter().map(|rows| rows.len()).max().unwrap_or(0);
+        for number in 0..length {
+            let cells: Vec<_> = columns.iter().map(|rows| rows.get(number)).collect();
+            print_row(out, name, first, &cells)?;
+        }
+        if !self.digests.is_empty() {
+            writeln!(
+                out,
+                "\n  digest over per-key sequences of first occurrences (any backend with these facts gives the same)"
+            )?;
+        }
+        for row in &self.digests {
+            print_row(out, name, 0, &[Some(row)])?;
+        }
+        Ok(())
+    }
+}
+
+/// One step, as each bus found it.
+fn print_row(out: &mut impl Write, name: usize, first: usize, cells: &[Option<&Row>]) -> std::io::Result<()> {
+    let found = |cell: &Option<&Row>| match cell {
+        Some(Row::Step { found, .. }) => found.clone(),
+        _ => "not reached".to_owned(),
+    };
+    match cells.iter().flatten().next() {
+        None => Ok(()),
+        Some(Row::Section(what)) => writeln!(out, "\n  {what}"),
+        Some(Row::Step { what, .. }) => match cells {
+            [one, .., other] => {
+                writeln!(out, "  ok    {what:name$}  {:first$} │ {}", found(one), found(other))
+            }
+            _ => writeln!(out, "  ok    {what:name$}  {}", found(&cells[0])),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(report: &Report) -> String {
+        let mut out = Vec::new();
+        report.table(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn two_buses_stand_side_by_side_and_a_step_that_was_not_reached_is_not_ok_in_silence() {
+        let mut report = Report::new("p", 1, Path::new("/runs"));
+        report.common.push(Row::Step { what: "generated".into(), found: "20 events".into() });
+        for (bus, steps) in [("kinesis", 2), ("file", 1)] {
+            report.column(bus);
+            for (what, found) in [("opened", "here"), ("admitted", "all 20")].into_iter().take(steps) {
+                report.rows().push(Row::Step { what: what.into(), found: found.into() });
             }
         }
-        let failed = self.rows.iter().any(|row| matches!(row, Row::Step { ok: false, .. }));
-        let verdict = if failed { "FAILED" } else { "all as it should be" };
-        writeln!(out, "\n{verdict}, {:.1} s", self.started.elapsed().as_secs_f64())
+        assert_eq!(
+            text(&report),
+            "  ok    generated  20 events\n\
+             \n                   kinesis │ file\n\
+             \x20 ok    opened     here    │ here\n\
+             \x20 ok    admitted   all 20  │ not reached\n"
+        );
     }
 }
