@@ -60,7 +60,9 @@ fn what_a_reader_has_shown_survives_the_writers_death_and_a_power_cut() {
         write(&bus);
         disk.operations(None) - before
     };
-    let mut rng = Rng::new(eb_testkit::seed());
+    let seed = eb_testkit::seed();
+    println!("seed: {seed}");
+    let mut rng = Rng::new(seed);
     let mut shown = 0;
     for step in 0..steps {
         for fault in [Fault::Kill, Fault::Eio, Fault::Short] {
@@ -70,8 +72,7 @@ fn what_a_reader_has_shown_survives_the_writers_death_and_a_power_cut() {
             let acked = write(&bus);
             disk.calm();
             let reader = disk.restart();
-            let context =
-                || format!("{fault:?} at operation {step}, seed {}\n{}", eb_testkit::seed(), disk.trace());
+            let context = || format!("{fault:?} at operation {step}, seed {seed}\n{}", disk.trace());
             let records = read(&reader).unwrap_or_else(|e| panic!("{e}\n{}", context()));
             shown += records.len();
             assert!(records.len() >= acked.len(), "an ACKed record is not shown: {}", context());

@@ -157,6 +157,7 @@ fn run_case(plan: Plan, second: Option<Plan>, seed: u64) -> Result<(u32, BTreeMa
 #[test]
 fn a_checkpoint_is_whole_and_never_older_than_its_last_answer_whatever_fails() {
     let mut budget = Budget::new(1, Duration::from_secs(4), 40);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     let (mut cases, mut struck) = (0, 0);
     while budget.again() {
@@ -177,7 +178,7 @@ fn a_checkpoint_is_whole_and_never_older_than_its_last_answer_whatever_fails() {
             }
         }
     }
-    println!("seed {}: {cases} cases, {struck} faults struck", budget.seed);
+    println!("{cases} cases, {struck} faults struck");
     assert!(struck * 10 > cases * 9, "{struck} of {cases} struck");
 }
 

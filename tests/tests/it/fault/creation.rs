@@ -25,6 +25,7 @@ fn find(disk: &FaultDisk) -> eb_contract::Result<eb_contract::TopicPartitions> {
 #[test]
 fn a_topic_exists_whole_or_not_at_all_and_for_good_once_its_creation_was_answered() {
     let seed = seed();
+    println!("seed: {seed}");
     let mut rng = Rng::new(seed);
     let calm = FaultDisk::new(0);
     make(&calm).unwrap();

@@ -71,6 +71,7 @@ fn run_case(steps: &[Step], kind: OpKind, nth: u64, who: Reader, seed: u64) -> R
 #[test]
 fn what_a_reader_was_handed_at_any_moment_of_a_writer_is_there_after_a_power_cut() {
     let mut budget = Budget::new(1, Duration::from_secs(5), 60);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     let (mut cases, mut sights) = (0, 0);
     while budget.again() {
@@ -92,7 +93,7 @@ fn what_a_reader_was_handed_at_any_moment_of_a_writer_is_there_after_a_power_cut
             }
         }
     }
-    println!("seed {}: {cases} moments, {sights} records seen", budget.seed);
+    println!("{cases} moments, {sights} records seen");
     assert!(sights > cases, "{sights} records in {cases} moments");
 }
 

@@ -103,6 +103,7 @@ impl Wreck {
 #[test]
 fn a_recovery_that_is_cut_off_anywhere_and_run_again_gives_the_same_log_and_loses_no_byte() {
     let seed = seed();
+    println!("seed: {seed}");
     let mut rng = Rng::new(seed);
     let wanted = if is_long() { 150 } else { 6 };
     let mut torn = 0;

@@ -89,6 +89,7 @@ const ENDS: [End; 4] = [End::PowerCut, End::Kill, End::KillAndEvict, End::CloseT
 #[test]
 fn whatever_operation_fails_however_no_promise_is_broken() {
     let mut budget = Budget::new(1, Duration::from_secs(15), 30);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     let mut struck: BTreeMap<(OpKind, Fault), u32> = BTreeMap::new();
     let (mut cases, mut acks) = (0, 0);
@@ -124,7 +125,7 @@ fn whatever_operation_fails_however_no_promise_is_broken() {
         }
     }
     let fired: u32 = struck.values().sum();
-    println!("seed {}: {cases} cases, {fired} faults struck, {acks} ACKs held", budget.seed);
+    println!("{cases} cases, {fired} faults struck, {acks} ACKs held");
     assert!(struck.values().all(|n| *n > 0), "faults that never struck: {struck:?}");
     assert!(u64::from(fired) * 10 > cases * 9, "{fired} of {cases} struck");
 }
@@ -132,6 +133,7 @@ fn whatever_operation_fails_however_no_promise_is_broken() {
 #[test]
 fn power_cuts_at_random_moments_break_no_promise() {
     let mut budget = Budget::new(100, Duration::from_secs(8), 8_000);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     while budget.again() {
         let case = Case {
@@ -144,13 +146,14 @@ fn power_cuts_at_random_moments_break_no_promise() {
         };
         run_or_tell(&case);
     }
-    println!("seed {}: {} cases", budget.seed, budget.cycles());
+    println!("{} cases", budget.cycles());
 }
 
 /// The disk fills up while the process publishes, stays full through several calls and at times through a crash, and is freed.
 #[test]
 fn a_disk_that_is_full_for_a_while_costs_no_record_but_those_that_were_refused() {
     let mut budget = Budget::new(60, Duration::from_secs(4), 4_000);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     let mut refused = 0;
     while budget.again() {
@@ -186,6 +189,6 @@ fn a_disk_that_is_full_for_a_while_costs_no_record_but_those_that_were_refused()
         };
         refused += case().unwrap_or_else(|broken| panic!("{broken}\nseed {seed}"));
     }
-    println!("seed {}: {} cases, {refused} records refused", budget.seed, budget.cycles());
+    println!("{} cases, {refused} records refused", budget.cycles());
     assert!(u64::from(refused) > budget.cycles());
 }

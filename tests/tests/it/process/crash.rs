@@ -38,6 +38,7 @@ fn options(rng: &mut Rng, run: u64) -> Vec<String> {
 #[test]
 fn every_ack_of_a_killed_writer_is_in_the_log_at_its_place_with_its_bytes() {
     let mut budget = Budget::new(8, Duration::from_secs(6), 400);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     let (mut acks, mut silent) = (0, 0);
     while budget.again() {
@@ -70,6 +71,7 @@ fn every_ack_of_a_killed_writer_is_in_the_log_at_its_place_with_its_bytes() {
 #[test]
 fn a_reader_in_another_process_never_hands_out_what_later_is_not_there() {
     let mut budget = Budget::new(3, Duration::from_secs(5), 100);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     let mut sights = 0;
     while budget.again() {

@@ -148,6 +148,7 @@ fn start(profile: &Path, runs: &Path, seed: u64, count: usize, concurrency: usiz
 #[test]
 fn a_gate_that_is_killed_again_and_again_admits_every_event_exactly_once() {
     let mut budget = Budget::new(2, Duration::from_secs(8), 60);
+    println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
     let (mut heard, mut kills) = (0, 0);
     while budget.again() {
