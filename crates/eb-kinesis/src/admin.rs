@@ -19,6 +19,9 @@ pub struct KinesisAdmin {
 }
 
 const OP: &str = "create topic";
+/// Engines are ready at once, the service in some ten seconds; an account may ask twenty times a second.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LAST_LOOKS: Duration = Duration::from_secs(1);
 
 impl KinesisAdmin {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -40,6 +43,7 @@ impl KinesisAdmin {
                 e => return Err(e),
             },
         }
+        let mut pause = FIRST_LOOK;
         loop {
             let summary = shards::summary(&self.shared.client, OP, topic, &stream).await?;
             match summary.status {
@@ -53,7 +57,10 @@ impl KinesisAdmin {
                     return Err(Error::new(ErrorKind::Unavailable, OP, message).at(topic));
                 }
                 // There is no other way to learn that the stream is ready than to ask again.
-                _ => sleep(Duration::from_millis(200)).await,
+                _ => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LAST_LOOKS);
+                }
             }
         }
     }

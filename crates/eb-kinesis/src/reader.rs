@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use eb_contract::{
     BoxFuture, Capabilities, Cursor, Cut, Error, ErrorKind, EventBusReader, Head, PartitionId, Result,
-    StartAt, Topic, TopicPartitions,
+    StartAt, Timestamp, Topic, TopicPartitions,
 };
 use futures_util::FutureExt;
 use tokio::sync::watch;
@@ -125,7 +125,8 @@ impl KinesisReader {
         let (shard, layout) = self.shard("head", topic, partition).await?;
         let found = head::find(&shard).await?;
         // A record that has expired is none any more; the cut behind it stays.
-        let there = shard.keeps_since(found.arrived, layout.retention);
+        let now = Timestamp::now();
+        let there = found.arrived.is_some_and(|at| now.saturating_since(at) < layout.retention);
         Ok(Head {
             cut: found.cut,
             last: found.cut.offset().copied().filter(|_| there),

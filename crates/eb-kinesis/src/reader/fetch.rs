@@ -151,12 +151,17 @@ impl Shard {
         let mut looks = 0;
         loop {
             looks += 1;
-            let answer = self.first_page(From::At(k), self.page_limit()).await?;
+            // At least its own record and the next.
+            let answer = self.first_page(From::At(k), self.page_limit().max(2)).await?;
             if let Ok(mut page) = answer {
                 let first = page.records.front().map(|r| r.offset);
                 if first == Some(k) {
                     if matches!(cut, Cut::After(_)) {
                         page.records.pop_front();
+                        // A record may fill a page by itself.
+                        if page.records.is_empty() && !page.caught_up && page.next.is_some() {
+                            page = self.read_on(cut, page.next, self.page_limit()).await?;
+                        }
                     }
                     return self.finish(cut, page).await;
                 }

@@ -22,7 +22,12 @@ pub(crate) struct Layouts {
 struct Entry {
     /// Held while the service is asked, so that many cursors ask once.
     known: tokio::sync::Mutex<Option<Known>>,
+    /// When whether it is alive was last asked in vain, and why.
+    failed: Mutex<Option<(Instant, Error)>>,
 }
+
+/// A failed question is not asked again for this long: reading goes on without its answer.
+const NOT_AGAIN_FOR: Duration = Duration::from_secs(5);
 
 struct Known {
     layout: Arc<Layout>,
@@ -98,8 +103,19 @@ impl Layouts {
         {
             return Ok(known.layout.retention);
         }
+        if let Some((at, e)) = &*entry.failed.lock()
+            && at.elapsed() < NOT_AGAIN_FOR.min(max_age)
+        {
+            return Err(e.clone());
+        }
         let asked = Instant::now();
-        let summary = shards::summary(client, "read", topic, stream).await?;
+        let summary = match shards::summary(client, "read", topic, stream).await {
+            Ok(summary) => summary,
+            Err(e) => {
+                *entry.failed.lock() = Some((Instant::now(), e.clone()));
+                return Err(e);
+            }
+        };
         if summary.incarnation != *life {
             *known = None;
             return Err(another_life(topic));

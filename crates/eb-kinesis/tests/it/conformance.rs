@@ -1,16 +1,26 @@
 //! The suite, on the engine alone and on LocalStack, at 1, 3 and 8 shards.
 //!
+//! LocalStack is the same engine behind a front that is many times slower. Its sweep runs the scenarios side by side, for
+//! a minute in a random order; `EB_TEST_LONG=1` runs all of them at each number of shards. What a budget left out is
+//! said, and the seed that repeats the order.
+//!
 //! Trimming is not offered: no engine can be told to forget, and what a reader does at the horizon depends on the age of
 //! records, which the fake can bend (`reading_at_the_horizon`).
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use eb_conformance::{BusFactory, BusOffers, Failure, Outcome, Pace, TestBus};
+use eb_conformance::{
+    BusFactory, BusOffers, Failure, Outcome, Pace, TestBus, Verdict, bus_scenarios, run_bus_scenario,
+};
 use eb_contract::{
     BoxFuture, Capabilities, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId, Topic,
 };
 use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames, capabilities};
 use eb_testkit::services::{ServiceError, kinesis_url, localstack_url};
+use eb_testkit::{Rng, is_long, seed};
 
 use crate::engine::{Engine, own_prefix};
 
@@ -139,14 +149,43 @@ mod on_the_engine_with_eight_shards {
     eb_conformance::bus_suite!(super::Kinesis::local(8));
 }
 
-mod on_localstack_with_one_shard {
-    eb_conformance::bus_suite!(super::Kinesis::localstack(1));
-}
+/// Scenarios that wait for LocalStack at the same time.
+const SIDE_BY_SIDE: usize = 4;
+/// After this no further scenario is begun.
+const BUDGET: Duration = Duration::from_secs(60);
 
-mod on_localstack_with_three_shards {
-    eb_conformance::bus_suite!(super::Kinesis::localstack(3));
-}
-
-mod on_localstack_with_eight_shards {
-    eb_conformance::bus_suite!(super::Kinesis::localstack(8));
+#[test]
+fn on_localstack_at_one_three_and_eight_shards() {
+    let seed = seed();
+    println!("seed: {seed} (conformance on LocalStack)");
+    let mut rng = Rng::new(seed);
+    let all = [1, 3, 8].into_iter().flat_map(|shards| bus_scenarios().iter().map(move |s| (shards, s.name)));
+    let mut all: Vec<(u32, &str)> = all.collect();
+    for i in (1..all.len()).rev() {
+        all.swap(i, rng.index(i + 1));
+    }
+    // The server's start is nobody's time.
+    localstack_url().expect("a LocalStack to test with");
+    let until = (!is_long()).then(|| Instant::now() + BUDGET);
+    let (waiting, failed) = (Mutex::new(VecDeque::from(all)), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while until.is_none_or(|until| Instant::now() < until) {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some((shards, name)) = next else { return };
+                    if let Verdict::Failed(why) = run_bus_scenario(name, &Kinesis::localstack(shards)) {
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        failed.push(format!("{name} at {shards} shards: {why}"));
+                    }
+                }
+            });
+        }
+    });
+    let left = waiting.into_inner().unwrap_or_else(PoisonError::into_inner).len();
+    if left > 0 {
+        println!("not run: {left} scenarios on LocalStack for lack of time; EB_TEST_LONG=1 runs them all");
+    }
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
