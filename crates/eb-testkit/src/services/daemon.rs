@@ -65,6 +65,20 @@ impl Signal {
     }
 }
 
+/// A server that is halted: connections to it stand, or are taken in by the system, and nothing answers. It goes on,
+/// also with what it was sent meanwhile, when this is dropped.
+#[derive(Debug)]
+pub struct Paused {
+    group: rustix::process::Pid,
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // It may have been stopped meanwhile.
+        let _ = rustix::process::kill_process_group(self.group, Sig::CONT);
+    }
+}
+
 /// A running server. Dropping it stops its whole process group.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -127,6 +141,15 @@ impl Daemon {
             // It may have ended by itself.
             let _ = rustix::process::kill_process(pid, signal.number());
         }
+    }
+
+    /// Halts the whole group until the answer is dropped.
+    pub(crate) fn pause(&self) -> Result<Paused> {
+        let group = pid_of(self.pid()).ok_or_else(|| ServiceError::new("the server has no process id"))?;
+        rustix::process::kill_process_group(group, Sig::STOP)
+            .map_err(std::io::Error::from)
+            .during(|| "halt a server".to_owned())?;
+        Ok(Paused { group })
     }
 
     /// Waits for the leader's end.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::daemon::{Daemon, Signal};
+use super::daemon::{Daemon, Paused, Signal};
 use super::http::call_kinesis;
 use super::kinesis_local::{SHARD_LIMIT, record};
 use super::{During, PATIENCE, Result, ServiceError, folder, http, install, poll_until, port_for};
@@ -84,6 +84,15 @@ impl LocalStack {
                 Err(ServiceError::new(format!("LocalStack did not take an error probability: {answer:?}")))
             }
         }
+    }
+
+    /// Halts it and its engine until the answer is dropped; its streams stay.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pause(&self) -> Result<Paused> {
+        let running = self.daemon.as_ref();
+        running.ok_or_else(|| ServiceError::new("LocalStack is not running"))?.pause()
     }
 
     /// Stops it and its engine, in good order or by `SIGKILL`. Its streams are gone then.

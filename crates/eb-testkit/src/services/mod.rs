@@ -44,7 +44,7 @@ use std::fmt;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-pub use daemon::Signal;
+pub use daemon::{Paused, Signal};
 pub use http::{HttpAnswer, http};
 pub use kinesis_local::{KinesisLocal, KinesisLocalOptions};
 pub use localstack::LocalStack;
