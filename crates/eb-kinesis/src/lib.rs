@@ -46,7 +46,8 @@
 //! A lost call may still land, also seconds later. Its records are not sent again here, because whoever published them
 //! can find out from the log (the gate does) and a second copy cannot be taken back. What must never happen is that a
 //! later record of the key overtakes it. So every record of the key that was called for before the lost one was
-//! answered is answered `NotAttempted`, by whichever call it came. **What remains:** a caller that publishes the key again
+//! answered (for a record of a batch: before the batch was) is answered `NotAttempted`, by whichever call it came.
+//! **What remains:** a caller that publishes the key again
 //! after it has seen the unknown outcome may be faster than the lost call, which then lands behind. Reading the log first
 //! makes that improbable, and nothing makes it impossible: the service has no call that settles it. A key whose record
 //! failed with effect none is not held up beyond the batch.
@@ -55,6 +56,8 @@
 //!
 //! ## Why the SDK retries nothing
 //! Its retries would send a lost call again unseen, and would be blind to entries that failed in a call that did not.
+//! (The HTTP client below it sends a request again where it took a connection from its pool that had been closed before
+//! a byte of the request was written to it. That is no second attempt.)
 //!
 //! ## Pacing
 //! Each shard has a lane with a token bucket ([`shard_rate`](PublishConfig::shard_rate)) and a window that its refusals
@@ -75,7 +78,8 @@
 //! A cursor reads a shard by `GetRecords`, up to [`max_records_per_call`](ReadConfig::max_records_per_call) at once, and
 //! keeps what was not asked for yet: one page at most. It keeps its iterator, and makes a new one from its place when that
 //! has expired. A `next` that is dropped leaves its call under way for the following one. All cursors of a bus share the
-//! pace of each shard ([`shard_rate`](ReadConfig::shard_rate)), and wait together when one is throttled.
+//! pace of each shard ([`shard_rate`](ReadConfig::shard_rate)), and wait together when one is throttled. Enhanced fan-out
+//! (`SubscribeToShard`) is not used.
 //!
 //! | what the service says | what the cursor says |
 //! |---|---|
@@ -139,5 +143,5 @@ pub use config::{
     CredentialSource, Credentials, KinesisConfig, Ordering, PublishConfig, Rate, ReadConfig, StreamNames,
     Timeouts,
 };
-pub use publisher::KinesisPublisher;
+pub use publisher::{KinesisPublisher, PublishStats};
 pub use reader::KinesisReader;

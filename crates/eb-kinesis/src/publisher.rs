@@ -3,12 +3,14 @@
 mod call;
 mod dispatch;
 mod intake;
+mod lanes;
 #[cfg(test)]
 mod law_tests;
 mod pace;
 mod reply;
 mod scheduler;
 mod seen;
+mod stats;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -26,6 +28,8 @@ use tokio::time::Instant;
 use self::dispatch::Ended;
 use self::intake::{Intake, Pending};
 use self::reply::{Batch, Reply};
+use self::stats::Counters;
+pub use self::stats::PublishStats;
 use crate::bus::Shared;
 #[cfg(doc)]
 use crate::config::{Ordering, PublishConfig};
@@ -58,6 +62,7 @@ struct Session {
     shared: Arc<Shared>,
     topics: RwLock<Topics>,
     probed: RwLock<HashMap<Topic, Instant>>,
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
@@ -86,7 +91,8 @@ impl Session {
         let start = || {
             let limit = self.shared.config.publish.max_buffered_bytes;
             let intake = Arc::new(Intake::new(topic.clone(), limit));
-            let ended = dispatch::start(self.shared.clone(), topic.clone(), intake.clone());
+            let ended =
+                dispatch::start(self.shared.clone(), topic.clone(), intake.clone(), self.counters.clone());
             (intake, ended)
         };
         Ok(topics.open.entry(topic.clone()).or_insert_with(start).0.clone())
@@ -214,7 +220,19 @@ enum Batched {
 
 impl KinesisPublisher {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { session: Arc::new(Session { shared, topics: RwLock::default(), probed: RwLock::default() }) }
+        let session = Session {
+            shared,
+            topics: RwLock::default(),
+            probed: RwLock::default(),
+            counters: Arc::default(),
+        };
+        Self { session: Arc::new(session) }
+    }
+
+    /// What has been sent so far, for metrics and benchmarks.
+    #[must_use]
+    pub fn stats(&self) -> PublishStats {
+        self.session.counters.snapshot()
     }
 }
 

@@ -15,6 +15,7 @@ use super::call::{self, Answer, Outcome};
 use super::intake::{Intake, Pending};
 use super::pace::Backoff;
 use super::scheduler::{CallId, Scheduler};
+use super::stats::Counters;
 use crate::bus::Shared;
 use crate::shards::{self, Layout};
 
@@ -22,18 +23,23 @@ use crate::shards::{self, Layout};
 pub(super) type Ended = watch::Receiver<Option<Result<()>>>;
 
 /// Starts the topic's task. It ends when the intake is closed and all is answered, or with the runtime.
-pub(super) fn start(shared: Arc<Shared>, topic: Topic, intake: Arc<Intake>) -> Ended {
+pub(super) fn start(
+    shared: Arc<Shared>,
+    topic: Topic,
+    intake: Arc<Intake>,
+    counters: Arc<Counters>,
+) -> Ended {
     let (ended, end) = watch::channel(None);
     let runtime = shared.runtime.clone();
     runtime.spawn(async move {
-        let outcome = Dispatcher::new(shared, topic, intake).run().await;
+        let outcome = Dispatcher::new(shared, topic, intake, counters).run().await;
         ended.send_replace(Some(outcome));
     });
     end
 }
 
 enum Done {
-    Call(CallId, Answer),
+    Call(CallId, Answer, Duration),
     Look(Result<Layout>),
 }
 
@@ -42,6 +48,7 @@ struct Dispatcher {
     topic: Topic,
     stream: Arc<str>,
     intake: Arc<Intake>,
+    counters: Arc<Counters>,
     scheduler: Scheduler,
     work: JoinSet<Done>,
     /// Which call a task makes, for the case that it ends without saying what became of it.
@@ -65,7 +72,7 @@ struct Look {
 }
 
 impl Dispatcher {
-    fn new(shared: Arc<Shared>, topic: Topic, intake: Arc<Intake>) -> Self {
+    fn new(shared: Arc<Shared>, topic: Topic, intake: Arc<Intake>, counters: Arc<Counters>) -> Self {
         let now = Instant::now();
         let seed = RandomState::new().hash_one(topic.as_str());
         let scheduler = Scheduler::new(topic.clone(), shared.config.publish.clone(), now, seed);
@@ -82,6 +89,7 @@ impl Dispatcher {
             topic,
             stream,
             intake,
+            counters,
             scheduler,
             work: JoinSet::new(),
             tasks: HashMap::new(),
@@ -142,8 +150,11 @@ impl Dispatcher {
         }
         while let Some((id, records)) = self.scheduler.next_call(now) {
             let (shared, topic, stream) = (self.shared.clone(), self.topic.clone(), self.stream.clone());
-            let call =
-                async move { Done::Call(id, call::put(&shared.client, &topic, &stream, &records).await) };
+            let call = async move {
+                let started = Instant::now();
+                let answer = call::put(&shared.client, &topic, &stream, &records).await;
+                Done::Call(id, answer, started.elapsed())
+            };
             let task = self.work.spawn(call);
             self.tasks.insert(task.id(), id);
         }
@@ -164,14 +175,15 @@ impl Dispatcher {
     fn done(&mut self, done: Result<(Id, Done), tokio::task::JoinError>) {
         let now = Instant::now();
         match done {
-            Ok((task, Done::Call(id, answer))) => {
+            Ok((task, Done::Call(id, answer, took))) => {
                 self.tasks.remove(&task);
                 if let Answer::All(Outcome::Failed(error)) = &answer {
                     // Such as a stream that is gone: its shape is not what it was, if there is one.
                     self.look.wanted_first |= matches!(error.kind(), ErrorKind::NotFound);
                 }
                 self.tell_readers(&answer);
-                self.scheduler.answered(id, answer, now);
+                let (records, sent_again) = self.scheduler.answered(id, answer, now);
+                self.counters.count(records, sent_again, took);
                 if self.scheduler.take_surprise() && self.look.again.is_none() {
                     self.look.again = Some(self.look.failures.until(now).unwrap_or(now));
                 }
@@ -183,7 +195,7 @@ impl Dispatcher {
                     .at(&self.topic)
                     .with_effect(eb_contract::Effect::Unknown);
                 match self.tasks.remove(&failed.id()) {
-                    Some(id) => self.scheduler.answered(id, Answer::All(Outcome::Lost(error)), now),
+                    Some(id) => drop(self.scheduler.answered(id, Answer::All(Outcome::Lost(error)), now)),
                     None => self.looked(Err(error), now),
                 }
             }

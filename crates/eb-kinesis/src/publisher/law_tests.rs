@@ -462,7 +462,7 @@ fn run(strict: bool, shards: u32, rate: Option<Rate>, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn strict_order_holds_under_any_faults(steps in steps(), shards in 1u32..4, paced: bool) {

@@ -18,8 +18,10 @@ use tokio::time::Instant;
 use super::OP;
 use super::call::{Answer, Outcome};
 use super::intake::Pending;
+use super::lanes::Lanes;
 use super::pace::{Backoff, Pace};
 use super::reply::{Batch, Reply};
+use super::seen::Seen;
 use crate::config::{Ordering, PublishConfig};
 use crate::error;
 use crate::shards::Layout;
@@ -39,17 +41,6 @@ pub(super) struct Settled {
     pub(super) cost: usize,
 }
 
-/// The records of one shard that may be sent.
-#[derive(Debug)]
-struct Lane {
-    /// `None` while the stream's shards are not known.
-    shard: Option<PartitionId>,
-    ready: VecDeque<Pending>,
-    pace: Pace,
-    /// How the newest failure in this lane read, until something is taken again.
-    trouble: Option<Error>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Scheduler {
@@ -57,16 +48,12 @@ pub(super) struct Scheduler {
     config: PublishConfig,
     /// The most bytes of a record, its key included, that the stream itself takes.
     record_limit: usize,
-    /// By the first hash of each lane's shard; never empty.
-    lanes: Vec<(u128, Lane)>,
-    /// The lane that is served first next time.
-    turn: usize,
+    lanes: Lanes,
     /// Strict order: the records behind the one that is ready or in flight, for each key that has one.
     keys: HashMap<u128, VecDeque<Pending>>,
-    seen: super::seen::Seen,
+    seen: Seen,
     calls: HashMap<CallId, Vec<Pending>>,
     last_call: u64,
-    ready: usize,
     /// All lanes rest: the service cannot be reached.
     outage: Backoff,
     swept: Option<Instant>,
@@ -80,32 +67,24 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn new(topic: Topic, config: PublishConfig, now: Instant, seed: u64) -> Self {
-        let mut scheduler = Self {
+        // No rate: what a stream of unknown shards takes is for the service to say.
+        let lanes = Lanes::one(Pace::new(None, widest(&config), now));
+        Self {
             topic,
             record_limit: config.max_record_bytes,
             config,
-            lanes: Vec::new(),
-            turn: 0,
+            lanes,
             keys: HashMap::new(),
-            seen: super::seen::Seen::default(),
+            seen: Seen::default(),
             calls: HashMap::new(),
             last_call: 0,
-            ready: 0,
             outage: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
             swept: None,
             surprised: false,
             settled: Vec::new(),
             lost: HashMap::new(),
             jitter: seed | 1,
-        };
-        // No rate: what a stream of unknown shards takes is for the service to say.
-        let pace = Pace::new(None, scheduler.widest(), now);
-        scheduler.lanes.push((0, Lane { shard: None, ready: VecDeque::new(), pace, trouble: None }));
-        scheduler
-    }
-
-    fn widest(&self) -> usize {
-        self.config.max_records_per_call * self.config.calls_in_flight
+        }
     }
 
     fn is_strict(&self) -> bool {
@@ -114,12 +93,12 @@ impl Scheduler {
 
     /// Nothing waits, is ready or in flight.
     pub(super) fn is_idle(&self) -> bool {
-        self.ready == 0 && self.calls.is_empty()
+        self.lanes.ready() == 0 && self.calls.is_empty()
     }
 
-    /// Whether something is ready, or would be.
+    /// Whether something is ready.
     pub(super) fn has_work(&self) -> bool {
-        self.ready > 0
+        self.lanes.ready() > 0
     }
 
     /// An answer did not fit what is known of the stream's shards. Asking forgets it.
@@ -154,52 +133,40 @@ impl Scheduler {
                 Entry::Vacant(key) => drop(key.insert(VecDeque::new())),
             }
         }
-        self.make_ready(pending);
-    }
-
-    fn lane_of(&self, key: u128) -> usize {
-        self.lanes.partition_point(|(first, _)| *first <= key).saturating_sub(1)
-    }
-
-    fn make_ready(&mut self, pending: Pending) {
-        let lane = self.lane_of(pending.key);
-        self.lanes[lane].1.ready.push_back(pending);
-        self.ready += 1;
+        self.lanes.push_back(pending);
     }
 
     /// The records of the next call, if one may begin now. Whoever asks must bring its answer to
     /// [`Scheduler::answered`].
     pub(super) fn next_call(&mut self, now: Instant) -> Option<(CallId, Vec<PublishRecord>)> {
-        if self.ready == 0 || self.outage.until(now).is_some() || self.calls.len() >= self.slots() {
+        let may_begin = self.outage.until(now).is_none() && self.calls.len() < self.slots();
+        if self.lanes.ready() == 0 || !may_begin {
             return None;
         }
+        let (most, most_bytes) = (self.config.max_records_per_call, self.config.max_bytes_per_call);
         let mut call: Vec<Pending> = Vec::new();
         let mut bytes = 0;
-        let count = self.lanes.len();
-        for step in 0..count {
-            let at = (self.turn + step) % count;
-            if self.lanes[at].1.ready.is_empty() {
+        for at in self.lanes.turns() {
+            if self.lanes[at].front().is_none() {
                 continue;
             }
-            self.lanes[at].1.pace.refill(now);
-            while self.lanes[at].1.pace.is_open(now) && call.len() < self.config.max_records_per_call {
-                let Some(next) = self.lanes[at].1.ready.front() else { break };
-                if bytes + next.bytes() > self.config.max_bytes_per_call && !call.is_empty() {
+            self.lanes[at].pace.refill(now);
+            while call.len() < most && self.lanes[at].pace.is_open(now) {
+                let fits = |next: &Pending| call.is_empty() || bytes + next.bytes() <= most_bytes;
+                if !self.lanes[at].front().is_some_and(fits) {
                     break;
                 }
-                let Some(mut next) = self.lanes[at].1.ready.pop_front() else { break };
-                self.ready -= 1;
+                let Some(mut next) = self.lanes.pop(at) else { break };
                 if let Some(error) = self.cannot_go(&next) {
                     self.fail(next, error);
                     continue;
                 }
                 next.attempts.first.get_or_insert(now);
-                self.lanes[at].1.pace.take(next.bytes());
+                self.lanes[at].pace.take(next.bytes());
                 bytes += next.bytes();
                 call.push(next);
             }
         }
-        self.turn = (self.turn + 1) % count;
         if call.is_empty() {
             return None;
         }
@@ -233,17 +200,17 @@ impl Scheduler {
 
     /// When [`Scheduler::next_call`] is worth asking again though nothing has happened but time.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
-        if self.ready == 0 || self.calls.len() >= self.slots() {
+        if self.lanes.ready() == 0 || self.calls.len() >= self.slots() {
             return None;
         }
-        let lanes = self.lanes.iter().filter(|(_, lane)| !lane.ready.is_empty());
-        let opens = lanes.filter_map(|(_, lane)| lane.pace.opens_at(now)).min()?;
+        let opens = self.lanes.opens_at(now)?;
         Some(self.outage.until(now).map_or(opens, |until| until.max(opens)))
     }
 
-    /// A call has ended.
-    pub(super) fn answered(&mut self, id: CallId, answer: Answer, now: Instant) {
-        let Some(call) = self.calls.remove(&id) else { return };
+    /// A call has ended. Says how many records it had and how many of them are not settled by it.
+    pub(super) fn answered(&mut self, id: CallId, answer: Answer, now: Instant) -> (usize, usize) {
+        let Some(call) = self.calls.remove(&id) else { return (0, 0) };
+        let records = call.len();
         let each = |outcome: Outcome| vec![outcome; call.len()];
         let reached = !matches!(answer, Answer::Unreachable(_));
         let (at, outcomes) = match answer {
@@ -253,7 +220,7 @@ impl Scheduler {
         };
         self.pace_lanes(&call, &outcomes, now, reached);
         // An answer that got lost tells of the way to the service what a refused connection tells.
-        let broken = |o: &Outcome| matches!(o, Outcome::Lost(e) if matches!(e.kind(), ErrorKind::Timeout | ErrorKind::Unavailable));
+        let broken = |outcome: &Outcome| matches!(outcome, Outcome::Lost(e) if matches!(e.kind(), ErrorKind::Timeout | ErrorKind::Unavailable));
         if reached && !outcomes.first().is_some_and(broken) {
             self.outage.succeed();
         } else {
@@ -276,37 +243,38 @@ impl Scheduler {
                 Outcome::Failed(error) | Outcome::Lost(error) => self.fail(pending, error),
             }
         }
-        let stuck = !again.is_empty();
+        let unsettled = again.len();
         self.send_again(again, now);
-        if stuck {
+        if unsettled > 0 {
             self.sweep(now);
         }
+        (records, unsettled)
     }
 
     /// Tells each lane how its records fared.
     fn pace_lanes(&mut self, call: &[Pending], outcomes: &[Outcome], now: Instant, reached: bool) {
         let mut counts: HashMap<usize, (usize, usize, usize)> = HashMap::new();
         for (pending, outcome) in call.iter().zip(outcomes) {
-            let lane = self.lane_of(pending.key);
+            let lane = self.lanes.of(pending.key);
             let count = counts.entry(lane).or_default();
             match outcome {
                 Outcome::Stored(partition, _) => {
                     count.0 += 1;
-                    let expected = &mut self.lanes[lane].1;
+                    let expected = &mut self.lanes[lane];
                     expected.trouble = None;
                     self.surprised |= expected.shard.is_some_and(|shard| shard != *partition);
                 }
                 Outcome::Refused(error) | Outcome::Doubtful(error) => {
                     // An outage is not the shard's.
                     *(if reached { &mut count.1 } else { &mut count.2 }) += 1;
-                    self.lanes[lane].1.trouble = Some(error.clone());
+                    self.lanes[lane].trouble = Some(error.clone());
                 }
                 Outcome::Failed(_) | Outcome::Lost(_) => count.2 += 1,
             }
         }
         for (lane, (taken, refused, other)) in counts {
             let jitter = self.next_jitter();
-            self.lanes[lane].1.pace.answered(now, taken, refused, other, jitter);
+            self.lanes[lane].pace.answered(now, taken, refused, other, jitter);
         }
     }
 
@@ -336,7 +304,7 @@ impl Scheduler {
     fn release(&mut self, key: u128) {
         let Entry::Occupied(mut queue) = self.keys.entry(key) else { return };
         match queue.get_mut().pop_front() {
-            Some(next) => self.make_ready(next),
+            Some(next) => self.lanes.push_back(next),
             None => drop(queue.remove()),
         }
     }
@@ -384,9 +352,7 @@ impl Scheduler {
                 self.fail(pending, error);
                 continue;
             }
-            let lane = self.lane_of(pending.key);
-            self.lanes[lane].1.ready.push_front(pending);
-            self.ready += 1;
+            self.lanes.push_front(pending);
         }
     }
 
@@ -400,22 +366,20 @@ impl Scheduler {
         self.swept = Some(now);
         let limit = self.config.give_up_after;
         for at in 0..self.lanes.len() {
-            let progress = self.lanes[at].1.pace.progress;
-            if now.saturating_duration_since(progress) < limit {
+            if now.saturating_duration_since(self.lanes[at].pace.progress) < limit {
                 continue;
             }
-            let mut kept = VecDeque::new();
-            while let Some(pending) = self.lanes[at].1.ready.pop_front() {
+            let mut kept = Vec::new();
+            while let Some(pending) = self.lanes.pop(at) {
                 if now.saturating_duration_since(pending.called) < limit {
-                    kept.push_back(pending);
+                    kept.push(pending);
                     continue;
                 }
-                self.ready -= 1;
                 let error = self.gave_up(&pending);
                 // This makes the key's next record ready in the same lane.
                 self.fail(pending, error);
             }
-            self.lanes[at].1.ready = kept;
+            kept.into_iter().for_each(|pending| self.lanes.push_back(pending));
         }
     }
 
@@ -424,7 +388,7 @@ impl Scheduler {
         if pending.reply.has_failed(pending.key) {
             return self.not_attempted(FAILED_BEFORE);
         }
-        let lane = &self.lanes[self.lane_of(pending.key)].1;
+        let lane = &self.lanes[self.lanes.of(pending.key)];
         let last = pending.attempts.last.as_ref().or(lane.trouble.as_ref());
         let limit = self.config.give_up_after;
         let error = match last {
@@ -451,45 +415,16 @@ impl Scheduler {
         }
         self.record_limit =
             layout.record_limit.map_or(self.config.max_record_bytes, |l| l.min(self.config.max_record_bytes));
-        let mut old: Vec<Lane> = std::mem::take(&mut self.lanes).into_iter().map(|(_, lane)| lane).collect();
-        let mut ready: Vec<Pending> = old.iter_mut().flat_map(|lane| lane.ready.drain(..)).collect();
-        for shard in layout.shards.iter().filter(|s| !s.closed) {
-            let known = old.iter().position(|lane| lane.shard == Some(shard.partition));
-            let lane = match known {
-                Some(known) => old.swap_remove(known),
-                None => {
-                    let pace = Pace::new(self.config.shard_rate, self.widest(), now);
-                    Lane { shard: Some(shard.partition), ready: VecDeque::new(), pace, trouble: None }
-                }
-            };
-            self.lanes.push((shard.hashes.0, lane));
-        }
-        if self.lanes.is_empty() {
-            let pace = Pace::new(None, self.widest(), now);
-            self.lanes.push((0, Lane { shard: None, ready: VecDeque::new(), pace, trouble: None }));
-        }
-        self.lanes.sort_by_key(|(first, lane)| (*first, lane.shard));
-        self.turn = 0;
-        let mut in_flight = vec![0; self.lanes.len()];
-        for pending in self.calls.values().flatten() {
-            in_flight[self.lane_of(pending.key)] += 1;
-        }
-        for ((_, lane), in_flight) in self.lanes.iter_mut().zip(in_flight) {
-            lane.pace = lane.pace.with_in_flight(in_flight);
-        }
-        self.ready = 0;
-        ready.sort_by_key(|p| p.number);
-        ready.into_iter().for_each(|pending| self.make_ready(pending));
+        let (rate, widest) = (self.config.shard_rate, widest(&self.config));
+        let pace = |shard: Option<PartitionId>| Pace::new(shard.and(rate), widest, now);
+        let in_flight = self.calls.values().flatten().map(|p| p.key);
+        self.lanes.reshape(layout, pace, in_flight);
     }
 
     /// Answers all that is not in flight, or behind what is, with this error, which is about the stream as a whole.
     pub(super) fn refuse_all(&mut self, error: &Error) {
-        while self.ready > 0 {
-            let lanes = self.lanes.iter_mut();
-            let mut all: Vec<Pending> = lanes.flat_map(|(_, lane)| lane.ready.drain(..)).collect();
-            self.ready = 0;
-            all.sort_by_key(|p| p.number);
-            for pending in all {
+        while self.lanes.ready() > 0 {
+            for pending in self.lanes.drain() {
                 let error = if pending.reply.has_failed(pending.key) {
                     self.not_attempted(FAILED_BEFORE)
                 } else {
@@ -510,6 +445,11 @@ impl Scheduler {
     }
 }
 
+/// The most records of one shard that can be in flight.
+fn widest(config: &PublishConfig) -> usize {
+    config.max_records_per_call * config.calls_in_flight
+}
+
 impl Drop for Scheduler {
     /// The runtime is going away with work unfinished: each record's caller is told what is known of it.
     fn drop(&mut self) {
@@ -522,9 +462,9 @@ impl Drop for Scheduler {
         let settled = std::mem::take(&mut self.settled);
         settled.into_iter().for_each(|s| s.reply.answer(s.result));
         let in_flight = self.calls.drain().flat_map(|(_, call)| call).map(|p| (p.reply, unknown.clone()));
-        let lanes = self.lanes.drain(..).flat_map(|(_, lane)| lane.ready);
+        let lanes = self.lanes.drain();
         let waiting = self.keys.drain().flat_map(|(_, queue)| queue);
-        let rest = lanes.chain(waiting).map(|p| {
+        let rest = lanes.into_iter().chain(waiting).map(|p| {
             let maybe = p.attempts.maybe_stored;
             (p.reply, if maybe { unknown.clone() } else { untouched.clone() })
         });

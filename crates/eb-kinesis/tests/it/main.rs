@@ -2,7 +2,10 @@
 
 mod conformance;
 mod engine;
+mod publish_chaos;
+mod publish_engines;
 mod publish_faults;
+mod publish_flow;
 mod publish_support;
 mod read_faults;
 mod read_horizon;

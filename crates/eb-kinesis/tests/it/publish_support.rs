@@ -1,6 +1,6 @@
 //! A publisher before a scripted fake of the service.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -154,20 +154,6 @@ pub(crate) fn told(answer: &Result<EbRef>) -> (&'static str, Option<Effect>) {
 /// What a record answers that was stored nowhere, and may be.
 pub(crate) const UNKNOWN: Option<Effect> = Some(Effect::Unknown);
 pub(crate) const NONE: Option<Effect> = Some(Effect::None);
-
-/// First occurrences by key.
-pub(crate) fn first_occurrences(stored: &BTreeMap<String, Vec<usize>>) -> HashMap<String, Vec<usize>> {
-    let firsts = |numbers: &Vec<usize>| {
-        let mut seen = Vec::new();
-        for n in numbers {
-            if !seen.contains(n) {
-                seen.push(*n);
-            }
-        }
-        seen
-    };
-    stored.iter().map(|(key, numbers)| (key.clone(), firsts(numbers))).collect()
-}
 
 pub(crate) fn rises(numbers: &[usize]) -> bool {
     numbers.windows(2).all(|w| w[0] < w[1])
