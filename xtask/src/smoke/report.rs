@@ -154,12 +154,12 @@ impl Report {
             Row::Section(_) => None,
         });
         let name = names.max().unwrap_or(0);
-        let first = columns.first().map_or(0, |rows| {
-            let widths = rows.iter().map(|row| match row {
+        let first = self.columns.first().map_or(0, |column| {
+            let widths = column.rows.iter().map(|row| match row {
                 Row::Step { found, .. } => found.chars().count(),
                 Row::Section(_) => 0,
             });
-            widths.max().unwrap_or(0)
+            widths.max().unwrap_or(0).max(column.bus.chars().count())
         });
         for row in &self.common {
             print_row(out, name, 0, &[Some(row)])?;

@@ -4,6 +4,9 @@
 mod checkpoints;
 mod face;
 mod ingest;
+#[cfg(all(feature = "kinesis", feature = "postgres"))]
+mod kinesis_local;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod profiles;
 mod publish;
@@ -38,6 +41,19 @@ impl Place {
         let ran = place.eb(&["ingest", "events.ndjson"]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         place
+    }
+
+    /// A config folder with the gate's policies, for profiles that are not built in.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn with_policies(&self) {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
+        for folder in ["ig", "schemas/payloads"] {
+            for file in std::fs::read_dir(config.join(folder)).unwrap() {
+                let file = file.unwrap();
+                let to = format!("config/{folder}/{}", file.file_name().to_str().unwrap());
+                self.write(&to, &std::fs::read_to_string(file.path()).unwrap());
+            }
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

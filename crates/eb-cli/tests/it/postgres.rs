@@ -22,16 +22,7 @@ impl Platform {
         let postgres = format!("    kind: postgres\n    url: ${{{URL}}}\n");
         let text = format!("{}{postgres}{}", &LOCAL[..embedded], &LOCAL[end..]);
         place.write("config/platform/profiles/pg.yaml", &text.replacen("    kind: file\n", &postgres, 1));
-        for file in ["class_map_v0", "partitioning_profiles_v0", "schema_policy_v0"] {
-            let here = format!("{}/../../config/ig/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
-            place.write(&format!("config/ig/{file}.yaml"), &std::fs::read_to_string(here).unwrap());
-        }
-        let schemas = format!("{}/../../config/schemas/payloads", env!("CARGO_MANIFEST_DIR"));
-        for schema in std::fs::read_dir(schemas).unwrap() {
-            let schema = schema.unwrap();
-            let to = format!("config/schemas/payloads/{}", schema.file_name().to_str().unwrap());
-            place.write(&to, &std::fs::read_to_string(schema.path()).unwrap());
-        }
+        place.with_policies();
         Self { place, database: TestDatabase::create().unwrap() }
     }
 
