@@ -208,14 +208,14 @@ async fn admissions(server: &Postgres, tasks: usize, batch: u64) -> Outcome {
     let cuts: Vec<_> = (0..4u32)
         .map(|p| (PartitionId(p), Cut::Next(Offset::from_u64(OffsetKind::FileLine, 1_000_000))))
         .collect();
-    let policy = PolicyRev {
+    let policy = Arc::new(PolicyRev {
         policy_id: "ig.policy.v0".to_owned(),
         revision: "r1".to_owned(),
         content_digest: "ab".repeat(32),
-    };
+    });
     let topic = topic()?;
     let start_json = serde_json::to_string(&cuts)?;
-    let policy_json = serde_json::to_string(&policy)?;
+    let policy_json = serde_json::to_string(policy.as_ref())?;
     // Keys of its own for every measurement.
     let next = Arc::new(std::sync::atomic::AtomicU64::new((tasks as u64) << 48));
     let take = move |next: &std::sync::atomic::AtomicU64| {
@@ -312,7 +312,7 @@ async fn single_calls(server: &Postgres, callers: usize) -> Outcome {
                     payload_hash: [7; 32],
                     topic: topic.clone(),
                     start: Vec::new(),
-                    policy,
+                    policy: policy.into(),
                 };
                 let Reserved::Fresh(reservation) = index.reserve(&[request]).await?.remove(0) else {
                     return Err("not fresh".into());

@@ -28,12 +28,13 @@
 //! - A confirmation stores the entry and deletes the reservation in one transaction, so a key is never for a moment
 //!   neither. How a reservation that comes just then is answered is told in `admission/reserve.rs`.
 //! - A gate that crashes leaves its reservations. They are listed by
-//!   [`open_reservations`](eb_contract::stores::AdmissionIndex::open_reservations) at once; from the end of
-//!   their lease on, other gates may settle them: read the log from their start cuts, then apply what was found or
-//!   release what was not. Before, [`release`](eb_contract::stores::AdmissionIndex::release) leaves another gate's
-//!   reservation alone.
-//! - A gate that is merely slow may find, on confirming, that another has admitted its key meanwhile:
-//!   [`PgAdmissionIndex::confirm_and_tell`] says which entry stands.
+//!   [`open_reservations`](eb_contract::stores::AdmissionIndex::open_reservations) at once, and their keys are in
+//!   flight until they are settled, ended lease or not. From the end of their lease on, other gates may settle them:
+//!   read the log from their start cuts, then apply what was found or, past the deadline,
+//!   [`give_up`](eb_contract::stores::AdmissionIndex::give_up) what was not. `give_up` leaves one alone whose lease has
+//!   not ended; [`release`](eb_contract::stores::AdmissionIndex::release) ends a gate's own alone.
+//! - An entry never moves. A gate that is merely slow may find, on confirming, that another has admitted its key
+//!   meanwhile: it is told which entry stands, and answers with that.
 //! - Calls made at the same time share statements (see `admission/batch.rs`), so the cost of a commit is shared too.
 //! - Ages and leases are measured by the database's clock alone. Gates' clocks need not agree.
 //!

@@ -34,8 +34,8 @@ struct Data {
     last_reservation: u64,
     checkpoint: Option<IndexCheckpoint>,
     policies: Vec<PolicyEpoch>,
-    /// What a crash takes back, newest last: the key, and what was stored under it before.
-    volatile: Vec<(AdmissionKey, Option<AdmissionEntry>)>,
+    /// What a crash takes back.
+    volatile: Vec<AdmissionKey>,
     outage: Option<Error>,
 }
 
@@ -69,11 +69,8 @@ impl MemoryAdmissionIndex {
     #[must_use]
     pub fn reopen_after_crash(&self) -> Self {
         let mut data = self.data.lock();
-        while let Some((key, before)) = data.volatile.pop() {
-            match before {
-                Some(entry) => data.entries.insert(key, entry),
-                None => data.entries.remove(&key),
-            };
+        while let Some(key) = data.volatile.pop() {
+            data.entries.remove(&key);
         }
         drop(data);
         self.reopen()
@@ -102,30 +99,25 @@ impl MemoryAdmissionIndex {
 }
 
 impl Data {
-    fn put(&mut self, entry: AdmissionEntry, max_lag: u64) {
-        let key = entry.key;
-        let before = self.entries.insert(key, entry);
-        self.volatile.push((key, before));
-        if self.volatile.len() as u64 > max_lag {
-            self.volatile.clear();
-        }
+    fn put(&mut self, entry: AdmissionEntry) {
+        self.volatile.push(entry.key);
+        self.entries.insert(entry.key, entry);
     }
 
-    fn confirm(&mut self, confirmed: Vec<Confirmation>, max_lag: u64) {
-        for confirmation in confirmed {
-            self.apply(confirmation.entry, max_lag);
+    /// What stands stays; gives back what stands in place of other entries.
+    fn apply(&mut self, entries: impl Iterator<Item = AdmissionEntry>, max_lag: u64) -> Vec<AdmissionEntry> {
+        let mut standing = Vec::new();
+        for entry in entries {
+            match self.entries.get(&entry.key) {
+                None => self.put(entry),
+                Some(known) if *known != entry => standing.push(known.clone()),
+                Some(_) => {}
+            }
+            if self.volatile.len() as u64 > max_lag {
+                self.volatile.clear();
+            }
         }
-    }
-
-    /// Of two entries of a key in one partition the first wins, and else the one that was there.
-    fn apply(&mut self, entry: AdmissionEntry, max_lag: u64) {
-        let wins = self.entries.get(&entry.key).is_none_or(|known| {
-            let (old, new) = (&known.eb_ref, &entry.eb_ref);
-            (&old.topic, old.partition_id) == (&new.topic, new.partition_id) && new.offset < old.offset
-        });
-        if wins {
-            self.put(entry, max_lag);
-        }
+        standing
     }
 
     fn reserve(&mut self, requests: &[ReserveRequest]) -> Vec<Reserved> {
@@ -155,21 +147,21 @@ impl AdmissionIndex for MemoryAdmissionIndex {
         ready(self.with("reserve", |data| data.reserve(requests))).boxed()
     }
 
-    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<()>> {
-        ready(self.with("confirm", |data| data.confirm(confirmed, self.max_lag))).boxed()
+    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
+        let entries = confirmed.into_iter().map(|confirmation| confirmation.entry);
+        ready(self.with("confirm", |data| data.apply(entries, self.max_lag))).boxed()
     }
 
     fn release(&self, _reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
         ready(self.with("release", |_| ())).boxed()
     }
 
-    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<()>> {
-        let applied = self.with("apply", |data| {
-            for entry in entries {
-                data.apply(entry, self.max_lag);
-            }
-        });
-        ready(applied).boxed()
+    fn give_up(&self, _reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        ready(self.with("give_up", |_| ())).boxed()
+    }
+
+    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
+        ready(self.with("apply", |data| data.apply(entries.into_iter(), self.max_lag))).boxed()
     }
 
     fn checkpoint(&self) -> BoxFuture<'_, Result<Option<IndexCheckpoint>>> {

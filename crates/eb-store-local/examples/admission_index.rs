@@ -174,7 +174,8 @@ async fn admit(
         };
         confirmed.push(Confirmation { reservation, entry: world.entry(i) });
     }
-    Ok(index.confirm(confirmed).await?)
+    index.confirm(confirmed).await?;
+    Ok(())
 }
 
 /// The latency of one reservation at a time, in microseconds.
@@ -199,7 +200,7 @@ async fn look_up(
 struct World {
     topics: Vec<Topic>,
     incarnation: BusIncarnation,
-    policy: PolicyRev,
+    policy: Arc<PolicyRev>,
 }
 
 impl World {
@@ -208,11 +209,11 @@ impl World {
         Ok(Self {
             topics: topics.into_iter().collect::<Result<_, _>>()?,
             incarnation: BusIncarnation::new("0195e6a8-0000-7000-8000-000000000001")?,
-            policy: PolicyRev {
+            policy: Arc::new(PolicyRev {
                 policy_id: "fraud".to_owned(),
                 revision: "1".to_owned(),
                 content_digest: "0".repeat(64),
-            },
+            }),
         })
     }
 

@@ -8,7 +8,8 @@ use eb_contract::{Error, ErrorKind, Retry};
 /// What to do about an index that cannot be used as it is.
 pub(crate) fn rebuild_advice(dir: &Path) -> String {
     format!(
-        "stop the gate and remove the folder {}: the next start rebuilds the index from the log",
+        "stop the gate and remove the folder {}: the next start rebuilds the index from the log (of a stream that \
+         expires, from what is left of it: older events would be admitted again)",
         dir.display()
     )
 }

@@ -9,9 +9,13 @@
 //! - a flight that is not seen was put into the table after the candidate was taken, so its publish was called after
 //!   every record before the candidate was ACKed, and lies behind it.
 //!
-//! That holds for sparse offsets as for dense ones. A key that is blocked (unknown outcome, or the index did not take
-//! it) holds the candidate up until it is settled; the gate stops admitting before the checkpoint is further behind than
-//! the index's `max_lag`.
+//! That holds for sparse offsets as for dense ones. A flight whose publish has not been called yet need not be awaited:
+//! its record will lie behind the candidate. A key that is blocked (unknown outcome, or the index did not take it) holds
+//! the candidate up until it is settled; the gate stops admitting before the checkpoint is further behind than the
+//! index's `max_lag`.
+//!
+//! A shared index needs no waiting at all. Whatever it lacks has an open reservation, whose start cuts an opening gate
+//! reads from, wherever the checkpoint stands: own events as well as those of other gates, whose records lie among ours.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,12 +67,15 @@ async fn show_from_time_to_time(core: &Core) {
 pub(crate) async fn commit(core: &Arc<Core>) -> Result<()> {
     let _one_at_a_time = core.committing.lock().await;
     let (candidate, acked) = core.progress.candidate();
-    let in_flight = core.flights.all();
-    for flight in &in_flight {
-        flight.detach(core);
-    }
-    for flight in in_flight {
-        flight.settled().await;
+    if !core.index.is_shared() {
+        let mut in_flight = core.flights.all();
+        in_flight.retain(|flight| flight.is_publishing());
+        for flight in &in_flight {
+            flight.detach(core);
+        }
+        for flight in in_flight {
+            flight.settled().await;
+        }
     }
     core.index.commit_checkpoint(candidate.clone()).await?;
     tracing::debug!(records = acked, "index checkpoint committed");

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use eb_contract::stores::{AdmissionEntry, AdmissionIndex, PolicyRev};
-use eb_contract::{BoxFuture, Effect, EventBusPublisher, EventBusReader, PartitionKey, Topic};
+use eb_contract::{
+    BoxFuture, EbRef, Effect, EnvelopeRef, EventBusPublisher, EventBusReader, PartitionKey, Topic,
+};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -146,6 +148,14 @@ impl Core {
 
     pub(crate) fn checkpoint_every(&self) -> u64 {
         self.config.checkpoint_every.min(self.index.max_lag() / 4).max(1)
+    }
+
+    /// Takes note of a record that is in the log and in the index, or will be once its flight has ended.
+    pub(crate) fn acked(&self, eb_ref: &EbRef, key: &PartitionKey, envelope: &EnvelopeRef) {
+        let behind = self.progress.acked(eb_ref, key, envelope);
+        if behind.is_multiple_of(self.checkpoint_every()) {
+            self.wake_checkpointer.notify_one();
+        }
     }
 
     /// Whether the gate can keep its promises now.

@@ -93,6 +93,12 @@ impl GateError {
         Self::caused(GateErrorCode::EbUnavailable, retry, "the bus did not take the event", source)
     }
 
+    /// Of a log that cannot be read.
+    pub(crate) fn log(source: Error) -> Self {
+        let retry = source.retry();
+        Self::caused(GateErrorCode::EbUnavailable, retry, "the log could not be asked", source)
+    }
+
     pub(crate) fn index(source: Error) -> Self {
         // What the index says of itself may be final; the event is fit to be sent again all the same.
         let retry = match source.retry() {

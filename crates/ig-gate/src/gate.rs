@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::quarantine::QuarantineStore;
 use crate::receipt::{Receipt, ReceiptId};
-use crate::{checkpoint, lookup, reconcile, recovery, sequencer};
+use crate::{checkpoint, lookup, reconcile, recovery, sequencer, takeover};
 
 /// What a gate is made of. It closes none of these; whoever opened them does, after [`Gate::close`].
 pub struct GateParts {
@@ -97,6 +97,7 @@ impl Gate {
             tokio::spawn(sequencer::run(Arc::clone(&core), queue)),
             tokio::spawn(checkpoint::run(Arc::clone(&core))),
             tokio::spawn(reconcile::run(Arc::clone(&core))),
+            tokio::spawn(takeover::tend(Arc::clone(&core))),
         ];
         let tasks = Arc::new(Tasks { running, closing: tokio::sync::Mutex::new(None) });
         Ok(Self { core, tasks })

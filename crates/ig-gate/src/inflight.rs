@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use eb_contract::stores::{AdmissionEntry, AdmissionKey, ReservationId};
@@ -55,6 +55,7 @@ pub(crate) struct Flight {
     pub(crate) topic: Topic,
     /// What it takes of the bound on admissions in flight.
     pub(crate) units: u32,
+    publishing: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -127,7 +128,17 @@ impl Flight {
             for_done: Waiting::default(),
             for_settled: Waiting::default(),
         };
-        Self { key, payload_hash, topic, units, state: Mutex::new(state) }
+        Self { key, payload_hash, topic, units, publishing: AtomicBool::new(false), state: Mutex::new(state) }
+    }
+
+    /// Called before its publish is, so that who finds it not publishing knows that its record will lie behind all that
+    /// were ACKed by then.
+    pub(crate) fn starts_publishing(&self) {
+        self.publishing.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_publishing(&self) -> bool {
+        self.publishing.load(Ordering::SeqCst)
     }
 
     pub(crate) fn hold_units(&self) {

@@ -95,7 +95,7 @@ async fn rebuild(core: &Core, entry: &AdmissionEntry, decision: Decision) -> Res
     Ok(Receipt::admitted(decision, event, admission, record.eb_ref.clone(), Arc::new(rev)))
 }
 
-async fn record_at(core: &Core, eb_ref: &EbRef) -> Result<Record> {
+pub(crate) async fn record_at(core: &Core, eb_ref: &EbRef) -> Result<Record> {
     let at = StartAt::Cut(Cut::Next(eb_ref.offset));
     let batch = core.reader.read(&eb_ref.topic, eb_ref.partition_id, at, 1).await?;
     batch.records.into_iter().next().filter(|r| r.eb_ref == *eb_ref).ok_or_else(|| {

@@ -267,7 +267,8 @@ pub struct Receipt {
     /// Where the event lies; for a duplicate, where the first one lies. Not for QUARANTINE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eb_ref: Option<EbRef>,
-    /// The profile that chose stream and key. Not for QUARANTINE.
+    /// The profile that chose stream and key. Not for QUARANTINE, nor for a duplicate whose first lies on a stream that
+    /// no profile of the policy publishes to any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitioning_profile_id: Option<String>,
     /// The key that it chose. Not for QUARANTINE.

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::stores::{AdmissionEntry, Confirmation};
+use eb_contract::stores::AdmissionEntry;
 use eb_contract::{Cut, EnvelopeRef, PartitionId, PartitionKey, Result, Topic};
 
 use crate::core::{Core, Unknown};
@@ -81,10 +81,13 @@ fn keys(flights: &[Arc<Flight>]) -> HashSet<[u8; 32]> {
     flights.iter().map(|flight| flight.key.dedupe).collect()
 }
 
+/// The reservation may have been taken over by another gate long since, so what is told is what was found, and what
+/// stands stays. The reservation itself has ended with it; the index forgets that this gate held it.
 async fn tell_index(core: &Core, flight: &Flight, entry: AdmissionEntry) -> Result<()> {
+    core.index.apply(vec![entry]).await?;
     match flight.reservation() {
-        Some(reservation) => core.index.confirm(vec![Confirmation { reservation, entry }]).await,
-        None => core.index.apply(vec![entry]).await,
+        Some(reservation) => core.index.release(vec![reservation]).await,
+        None => Ok(()),
     }
 }
 
@@ -142,7 +145,7 @@ async fn tell(core: &Core, flight: &Flight, found: Option<Found>) -> Result<()> 
     tell_index(core, flight, entry).await?;
     if let Some((key, envelope)) = record {
         // As good as an ACK: a record that the index's checkpoint lacks.
-        core.progress.acked(&eb_ref, &key, &envelope);
+        core.acked(&eb_ref, &key, &envelope);
     }
     Ok(())
 }

@@ -100,9 +100,14 @@ pub(crate) fn oldest(
 
 /// Key and envelope of a record on their own: the record may be a slice of a large block.
 pub(crate) fn own_copy(record: &Record) -> Option<(PartitionKey, EnvelopeRef)> {
-    let key = PartitionKey::new(record.partition_key.as_str().to_owned()).ok()?;
+    let key = own_key(record)?;
     let bytes = bytes::Bytes::copy_from_slice(record.envelope.as_bytes());
     Some((key, EnvelopeRef::from_stored(bytes)))
+}
+
+/// A record's key on its own.
+pub(crate) fn own_key(record: &Record) -> Option<PartitionKey> {
+    PartitionKey::new(record.partition_key.as_str().to_owned()).ok()
 }
 
 async fn open_cursor(

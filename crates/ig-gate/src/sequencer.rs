@@ -7,15 +7,16 @@
 //! The queue is bounded by [`GateConfig::max_waiting`](crate::GateConfig::max_waiting). It is worked off in batches:
 //! room for each, one [`reserve`](eb_contract::stores::AdmissionIndex::reserve) for all, then publishes in order. A
 //! key that another gate is publishing is parked with everything of its lane behind it, until that gate has
-//! confirmed, or its lease has ended and the log has told what became of it. What is parked counts as waiting, holds no
-//! room, and is reserved anew when its turn comes.
+//! confirmed, or its lease has ended and the log has told what became of it. The log is read by
+//! [`takeover`](crate::takeover) beside all this: others need not wait for it. What is parked counts as waiting, holds no room, and is
+//! reserved anew when its turn comes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::stores::{ReservationId, Reserved};
-use eb_contract::{BoxFuture, PublishRecord, Result, Retry};
+use eb_contract::{Cut, PartitionId, PublishRecord, Retry, Topic};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ use crate::error::{GateError, GateErrorCode};
 use crate::inflight::{Driven, Flight, Outcome};
 use crate::metrics::since;
 use crate::room::Held;
-use crate::takeover::{self, Takeover};
+use crate::takeover::{Takeover, Takeovers};
 
 /// The most events of one reserve call.
 const BATCH: usize = 512;
@@ -38,7 +39,6 @@ pub(crate) struct Turn {
     record: PublishRecord,
     lane: Lane,
     _room: Held,
-    reserve: Option<BoxFuture<'static, Result<Reserved>>>,
     answer: Option<Reserved>,
     has_units: bool,
     /// Since when another gate is known to be publishing it.
@@ -46,21 +46,15 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// `reserve` is the look-up, where it was started already.
+    /// `answer` is the index's, where it was asked already.
     pub(crate) fn new(
         flight: Arc<Flight>,
         record: PublishRecord,
         lane: Lane,
         room: Held,
-        reserve: Option<BoxFuture<'static, Result<Reserved>>>,
+        answer: Option<Reserved>,
     ) -> Self {
-        Self { flight, record, lane, _room: room, reserve, answer: None, has_units: false, elsewhere: None }
-    }
-}
-
-impl Turn {
-    fn lease_has_ended(&self) -> bool {
-        matches!(&self.answer, Some(Reserved::InFlight { lease_left, .. }) if lease_left.is_zero())
+        Self { flight, record, lane, _room: room, answer, has_units: false, elsewhere: None }
     }
 
     /// Gives its room back while it waits for another gate; what it was told by then will be old.
@@ -78,31 +72,53 @@ impl Turn {
 /// Lanes whose first event another gate is publishing.
 type Parked = HashMap<Lane, (Instant, VecDeque<Turn>)>;
 
+/// What the sequencer keeps from one batch to the next.
+#[derive(Default)]
+struct Waiting {
+    parked: Parked,
+    takeovers: Takeovers,
+}
+
 /// Works off the queue until the gate is gone.
 pub(crate) async fn run(core: Arc<Core>, mut turns: mpsc::Receiver<Turn>) {
-    let mut parked = Parked::new();
+    let mut waiting = Waiting::default();
     loop {
-        let due = parked.values().map(|(at, _)| *at).min();
-        let first = match due {
-            None => turns.recv().await,
-            Some(at) => tokio::select! {
-                turn = turns.recv() => turn,
-                () = tokio::time::sleep_until(at) => None,
+        let due = waiting.parked.values().map(|(at, _)| *at).min();
+        let mut newcomer = None;
+        tokio::select! {
+            turn = turns.recv() => match turn {
+                Some(turn) => newcomer = Some(turn),
+                None => return,
             },
-        };
-        if first.is_none() && due.is_none() {
-            return;
+            told = waiting.takeovers.told() => tell(&mut waiting.parked, &told),
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
-        let mut batch = take_due(&mut parked);
-        let mut newcomer = first;
+        let mut batch = take_due(&mut waiting.parked);
         while let Some(turn) = newcomer {
-            match parked.get_mut(&turn.lane) {
+            match waiting.parked.get_mut(&turn.lane) {
                 Some((_, behind)) => behind.push_back(turn),
                 None => batch.push(turn),
             }
             newcomer = if batch.len() < BATCH { turns.try_recv().ok() } else { None };
         }
-        work_off(&core, &mut parked, batch).await;
+        work_off(&core, &mut waiting, batch).await;
+        waiting.takeovers.start(&core);
+    }
+}
+
+/// What the log has told about events that hold up their lanes.
+fn tell(parked: &mut Parked, told: &HashMap<[u8; 32], Takeover>) {
+    let now = Instant::now();
+    for (at, turns) in parked.values_mut() {
+        let Some(first) = turns.front_mut() else { continue };
+        match told.get(&first.flight.key.dedupe) {
+            Some(Takeover::Found(entry)) => {
+                first.answer = Some(Reserved::Admitted(entry.clone()));
+                *at = now;
+            }
+            Some(Takeover::Released) => *at = now,
+            Some(Takeover::Undecided) | None => {}
+        }
     }
 }
 
@@ -127,7 +143,7 @@ fn take_due(parked: &mut Parked) -> Vec<Turn> {
 }
 
 /// Makes room for each event, in order, then decides as many as there is room for.
-async fn work_off(core: &Arc<Core>, parked: &mut Parked, batch: Vec<Turn>) {
+async fn work_off(core: &Arc<Core>, waiting: &mut Waiting, batch: Vec<Turn>) {
     let mut ready = Vec::with_capacity(batch.len());
     for mut turn in batch {
         if !turn.has_units {
@@ -138,7 +154,7 @@ async fn work_off(core: &Arc<Core>, parked: &mut Parked, batch: Vec<Turn>) {
                 .is_err()
             {
                 // Those before it may be what others' room depends on.
-                decide(core, parked, std::mem::take(&mut ready)).await;
+                decide(core, waiting, std::mem::take(&mut ready)).await;
                 // Nor may that room depend on callers who do not poll. Once is enough: room goes to the first in line.
                 core.flights.all().iter().for_each(|flight| flight.detach(core));
                 match core.permits.acquire_many(turn.flight.units).await {
@@ -151,24 +167,22 @@ async fn work_off(core: &Arc<Core>, parked: &mut Parked, batch: Vec<Turn>) {
         }
         ready.push(turn);
     }
-    decide(core, parked, ready).await;
+    decide(core, waiting, ready).await;
 }
 
-async fn decide(core: &Arc<Core>, parked: &mut Parked, mut turns: Vec<Turn>) {
+async fn decide(core: &Arc<Core>, waiting: &mut Waiting, mut turns: Vec<Turn>) {
     reserve(core, &mut turns).await;
-    let ended: Vec<_> = turns.iter().filter(|t| t.lease_has_ended()).map(|t| Arc::clone(&t.flight)).collect();
-    let ended = takeover::settle(core, ended).await;
     let mut unused = Vec::new();
     for mut turn in turns {
         // The event that holds up a lane goes before what waits behind it.
         if turn.elsewhere.is_none()
-            && let Some((_, behind)) = parked.get_mut(&turn.lane)
+            && let Some((_, behind)) = waiting.parked.get_mut(&turn.lane)
         {
             unused.extend(turn.rest(core));
             behind.push_back(turn);
             continue;
         }
-        conclude(core, parked, turn, &ended);
+        conclude(core, waiting, turn);
     }
     if !unused.is_empty()
         && let Err(error) = core.index.release(unused).await
@@ -182,9 +196,14 @@ async fn decide(core: &Arc<Core>, parked: &mut Parked, mut turns: Vec<Turn>) {
 /// Asks the index for all that have no answer yet. Those it cannot answer end here.
 async fn reserve(core: &Arc<Core>, turns: &mut Vec<Turn>) {
     let mut requests = Vec::new();
-    for turn in turns.iter().filter(|t| t.answer.is_none() && t.reserve.is_none()) {
-        let start =
-            if core.index.is_shared() { core.progress.acked_cuts(&turn.flight.topic) } else { Vec::new() };
+    let mut starts: HashMap<&Topic, Vec<(PartitionId, Cut)>> = HashMap::new();
+    for turn in turns.iter().filter(|t| t.answer.is_none()) {
+        let start = if core.index.is_shared() {
+            let topic = &turn.flight.topic;
+            starts.entry(topic).or_insert_with(|| core.progress.acked_cuts(topic)).clone()
+        } else {
+            Vec::new()
+        };
         requests.push(reserve_request(core, &turn.flight, start));
     }
     let mut answers = VecDeque::new();
@@ -201,10 +220,9 @@ async fn reserve(core: &Arc<Core>, turns: &mut Vec<Turn>) {
     let mut requests = requests.into_iter();
     for turn in std::mem::take(turns) {
         let mut turn = turn;
-        let answer = match (turn.answer.take(), turn.reserve.take()) {
-            (Some(answer), _) => Ok(answer),
-            (None, Some(started)) => started.await,
-            (None, None) => {
+        let answer = match turn.answer.take() {
+            Some(answer) => Ok(answer),
+            None => {
                 let start = requests.next().map(|r| r.start).unwrap_or_default();
                 let answer = match &failure {
                     Some(error) => Err(error.clone()),
@@ -230,25 +248,25 @@ async fn reserve(core: &Arc<Core>, turns: &mut Vec<Turn>) {
 }
 
 /// What an answer means for an event whose turn it is.
-fn conclude(core: &Arc<Core>, parked: &mut Parked, mut turn: Turn, ended: &HashMap<[u8; 32], Takeover>) {
+fn conclude(core: &Arc<Core>, waiting: &mut Waiting, mut turn: Turn) {
     match turn.answer.take() {
         Some(Reserved::Fresh(reservation)) => {
             turn.flight.reserved(reservation, turn.flight.start());
-            let work = publish(core, &turn.flight, turn.record.clone(), reservation);
+            let now = std::time::Instant::now();
+            let work = publish(core, &turn.flight, turn.record.clone(), reservation, now);
             core.lanes.leave(turn.lane);
             turn.flight.drive(core, work);
         }
         Some(Reserved::Admitted(entry)) => end(core, &turn, Outcome::Before(entry)),
         Some(Reserved::InFlight { owner, lease_left }) => {
             let since = *turn.elsewhere.get_or_insert_with(Instant::now);
-            let mut wait = lease_left.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
-            if lease_left.is_zero() {
-                match ended.get(&turn.flight.key.dedupe) {
-                    Some(Takeover::Found(entry)) => return end(core, &turn, Outcome::Before(entry.clone())),
-                    Some(Takeover::Released) => wait = Duration::ZERO,
-                    Some(Takeover::Undecided) | None => {}
-                }
-            }
+            let wait = if lease_left.is_zero() {
+                // Woken before, when the log has told.
+                waiting.takeovers.want(turn.flight.key.dedupe);
+                LOOK_AGAIN.1
+            } else {
+                lease_left.clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)
+            };
             if since.elapsed() >= core.config.unknown_deadline {
                 let message =
                     format!("gate {owner} has been publishing the event and has not told its outcome");
@@ -257,7 +275,7 @@ fn conclude(core: &Arc<Core>, parked: &mut Parked, mut turn: Turn, ended: &HashM
             }
             turn.rest(core);
             let at = Instant::now() + wait;
-            let lane = parked.entry(turn.lane).or_insert_with(|| (at, VecDeque::new()));
+            let lane = waiting.parked.entry(turn.lane).or_insert_with(|| (at, VecDeque::new()));
             lane.0 = at;
             lane.1.push_front(turn);
         }

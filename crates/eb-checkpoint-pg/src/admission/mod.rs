@@ -36,6 +36,7 @@ const OP_RESERVE: &str = "reserve";
 const OP_CONFIRM: &str = "confirm";
 const OP_RELEASE: &str = "release";
 const OP_APPLY: &str = "apply";
+const OP_GIVE_UP: &str = "give up reservations";
 const OP_GET: &str = "look up admission";
 const OP_PROBE: &str = "probe admission index";
 
@@ -168,27 +169,6 @@ impl PgAdmissionIndex {
         })
     }
 
-    /// As [`AdmissionIndex::confirm`], and tells for each confirmation which entry then stands for its key: the
-    /// confirmed one, or the one that another gate had admitted first after it took the reservation over. A gate answers
-    /// `ADMIT` only for its own.
-    ///
-    /// # Errors
-    /// As [`AdmissionIndex::confirm`].
-    pub async fn confirm_and_tell(&self, confirmed: Vec<Confirmation>) -> Result<Vec<AdmissionEntry>> {
-        self.check_open(OP_CONFIRM)?;
-        if confirmed.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<u64> = confirmed.iter().map(|c| c.reservation.0).collect();
-        let entries = confirmed.into_iter().map(|c| c.entry).collect();
-        let standing = self.storing.call(OP_CONFIRM, entries).await?;
-        let mut held = self.shared.held.lock();
-        ids.iter().for_each(|id| {
-            held.remove(id);
-        });
-        Ok(standing)
-    }
-
     fn check_open(&self, op: &'static str) -> Result<()> {
         if self.shared.db.is_closed() { Err(closed(op)) } else { Ok(()) }
     }
@@ -234,8 +214,21 @@ impl AdmissionIndex for PgAdmissionIndex {
         })
     }
 
-    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.confirm_and_tell(confirmed).await.map(drop) })
+    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
+        Box::pin(async move {
+            self.check_open(OP_CONFIRM)?;
+            if confirmed.is_empty() {
+                return Ok(Vec::new());
+            }
+            let ids: Vec<u64> = confirmed.iter().map(|c| c.reservation.0).collect();
+            let entries = confirmed.into_iter().map(|c| c.entry).collect();
+            let standing = self.storing.call(OP_CONFIRM, entries).await?;
+            let mut held = self.shared.held.lock();
+            ids.iter().for_each(|id| {
+                held.remove(id);
+            });
+            Ok(standing.into_iter().flatten().collect())
+        })
     }
 
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
@@ -256,15 +249,34 @@ impl AdmissionIndex for PgAdmissionIndex {
         })
     }
 
-    fn apply(&self, mut found: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<()>> {
+    fn give_up(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.check_open(OP_GIVE_UP)?;
+            // One that this gate holds is its own to release.
+            let held = |r: &ReservationId| self.shared.held.lock().contains(&r.0);
+            let ids: Vec<i64> =
+                reservations.iter().filter(|r| !held(r)).filter_map(|r| i64::try_from(r.0).ok()).collect();
+            if ids.is_empty() {
+                return Ok(());
+            }
+            repeat(|| async {
+                let mut connection = self.shared.db.connection(OP_GIVE_UP).await?;
+                connection.rows(Step::Harmless, &self.shared.sql.give_up, &[&ids]).await.map(drop)
+            })
+            .await
+        })
+    }
+
+    fn apply(&self, mut found: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
         Box::pin(async move {
             self.check_open(OP_APPLY)?;
+            let mut standing = Vec::new();
             while !found.is_empty() {
                 let rest = found.split_off(self.batch.min(found.len()));
-                self.storing.call(OP_APPLY, found).await?;
+                standing.extend(self.storing.call(OP_APPLY, found).await?.into_iter().flatten());
                 found = rest;
             }
-            Ok(())
+            Ok(standing)
         })
     }
 

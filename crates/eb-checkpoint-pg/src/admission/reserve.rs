@@ -55,7 +55,7 @@ pub(super) fn items(requests: &[ReserveRequest]) -> Result<Vec<Item>> {
             Some((r, item)) if r.start == request.start && r.policy == request.policy => item.shape.clone(),
             _ => Arc::new(Shape {
                 start: serde_json::to_string(&request.start).map_err(json)?,
-                policy: serde_json::to_string(&request.policy).map_err(json)?,
+                policy: serde_json::to_string(request.policy.as_ref()).map_err(json)?,
             }),
         };
         let topic = request.topic.clone();

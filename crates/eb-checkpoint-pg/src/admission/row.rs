@@ -1,5 +1,6 @@
 //! Entries and reservations as rows.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eb_contract::stores::{AdmissionEntry, AdmissionKey, OpenReservation, ReservationId, ReserveRequest};
@@ -67,7 +68,9 @@ pub(super) fn open(op: &'static str, place: &str, row: &Row, now: Timestamp) -> 
             payload_hash: payload_hash.try_into().map_err(|_| damaged("a payload hash"))?,
             topic: Topic::new(row.get(3)).map_err(|_| damaged("a topic name"))?,
             start: serde_json::from_str(row.get(4)).map_err(|_| damaged("a reservation's start"))?,
-            policy: serde_json::from_str(row.get(5)).map_err(|_| damaged("a reservation's policy"))?,
+            policy: serde_json::from_str(row.get(5))
+                .map(Arc::new)
+                .map_err(|_| damaged("a reservation's policy"))?,
         },
         owner: owner(name, gate),
         reserved_at: Timestamp::from_micros(reserved_at.max(0)).unwrap_or(now),

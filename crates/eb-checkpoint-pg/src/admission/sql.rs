@@ -6,6 +6,7 @@ pub(super) struct Sql {
     pub(super) look: String,
     pub(super) renew: String,
     pub(super) release: String,
+    pub(super) give_up: String,
     pub(super) store: String,
     pub(super) get: String,
     pub(super) get_all: String,
@@ -67,14 +68,13 @@ impl Sql {
                      AS i(id, payload_hash, topic, start, policy) \
                  WHERE r.id = i.id AND r.gate_id = $6 RETURNING r.id"
             ),
-            // Another gate's reservation only once its lease has ended.
-            release: format!(
-                "DELETE FROM {reservations} WHERE id = ANY($1::int8[]) \
-                 AND (gate_id = $2 OR lease_until <= clock_timestamp())"
+            release: format!("DELETE FROM {reservations} WHERE id = ANY($1::int8[]) AND gate_id = $2"),
+            give_up: format!(
+                "DELETE FROM {reservations} WHERE id = ANY($1::int8[]) AND lease_until <= clock_timestamp()"
             ),
             store: format!(
                 "WITH stored AS ( \
-                     INSERT INTO {admitted} AS a \
+                     INSERT INTO {admitted} \
                          (key, payload_hash, topic, partition_id, offset_kind, offset_value, published_at) \
                      SELECT i.key, i.payload_hash, i.topic, i.partition_id, i.offset_kind, \
                          i.offset_value::numeric, i.published_at \
@@ -82,13 +82,9 @@ impl Sql {
                          $7::timestamptz[]) \
                          AS i(key, payload_hash, topic, partition_id, offset_kind, offset_value, published_at) \
                      ORDER BY i.key \
-                     ON CONFLICT (key) DO UPDATE SET payload_hash = excluded.payload_hash, \
-                         offset_value = excluded.offset_value, published_at = excluded.published_at \
-                     WHERE a.topic = excluded.topic AND a.partition_id = excluded.partition_id \
-                         AND a.offset_kind = excluded.offset_kind AND excluded.offset_value < a.offset_value \
-                     RETURNING a.xmax = 0 AS new), \
+                     ON CONFLICT (key) DO NOTHING RETURNING 1), \
                  settled AS (DELETE FROM {reservations} WHERE key = ANY($1::bytea[])) \
-                 SELECT count(*) FILTER (WHERE new) FROM stored"
+                 SELECT count(*) FROM stored"
             ),
             get: format!("SELECT {ENTRY} FROM {admitted} a WHERE key = $1"),
             get_all: format!("SELECT {ENTRY} FROM {admitted} a WHERE key = ANY($1::bytea[])"),

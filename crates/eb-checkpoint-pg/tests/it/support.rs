@@ -181,11 +181,11 @@ pub(crate) fn request(n: u64) -> ReserveRequest {
         payload_hash: [3; 32],
         topic: topic(),
         start: vec![(PartitionId(0), next(n)), (PartitionId(1), Cut::Begin)],
-        policy: PolicyRev {
+        policy: Arc::new(PolicyRev {
             policy_id: "ig.\0policy\\v0".to_owned(),
             revision: "r1".to_owned(),
             content_digest: "ab".repeat(32),
-        },
+        }),
     }
 }
 

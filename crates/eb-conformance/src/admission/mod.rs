@@ -16,7 +16,7 @@ mod scenarios;
 
 pub use scenarios::admission_scenarios;
 
-use crate::outcome::{ensure, ensure_eq};
+use crate::outcome::{ensure, ensure_eq, same_list};
 use crate::{Failure, Need, Outcome, Pace, Plan, Verdict, random, run};
 
 /// Opens fresh admission indexes of one kind.
@@ -148,7 +148,8 @@ impl AdmissionCase {
         let ids = self.reserve_fresh(&keys).await?;
         let confirmed =
             ids.into_iter().zip(entries).map(|(id, e)| Confirmation { reservation: id, entry: e.clone() });
-        Ok(self.index().confirm(confirmed.collect()).await?)
+        let standing = self.index().confirm(confirmed.collect()).await?;
+        same_list("entries that stand in place of new ones", &standing, &[])
     }
 
     /// The index holds exactly this for the key, whichever way it is asked.
@@ -262,7 +263,7 @@ pub(crate) fn request(key: AdmissionKey) -> ReserveRequest {
         payload_hash: entry_at(key, 0, dense(0)).payload_hash,
         topic: topic(),
         start: vec![(PartitionId(0), Cut::Next(dense(7))), (PartitionId(1), Cut::After(sparse("99")))],
-        policy: policy("r1"),
+        policy: policy("r1").into(),
     }
 }
 

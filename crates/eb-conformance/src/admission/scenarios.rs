@@ -20,8 +20,7 @@ macro_rules! __admission_scenarios {
             reservations: open_reservations_say_all_that_was_asked [SharedIndex];
             entries: what_was_found_in_the_log_is_admitted [];
             entries: applying_again_changes_nothing [];
-            entries: of_copies_in_one_partition_the_first_wins_as_a_number [];
-            entries: of_copies_in_several_partitions_the_known_one_stays [];
+            entries: an_entry_never_moves_and_callers_are_told_what_stands [];
             entries: applying_settles_what_was_reserved [];
             entries: random_calls_agree_with_a_plain_model [];
             lookups: a_look_up_reserves_nothing [];

@@ -18,6 +18,8 @@ pub(crate) enum IndexBend {
     LastCopyWins,
     ComparesOffsetsAsText,
     LowestOffsetOfAnyPartition,
+    LowestOffsetOfAPartition,
+    TellsNobodyWhatStands,
     ForgetsPublishTimes,
     LookUpsReserve,
     ReleasedKeysStayTaken,
@@ -140,7 +142,8 @@ impl BentIndex {
         }
     }
 
-    fn put(&self, data: &mut Data, mut entry: AdmissionEntry) {
+    /// Gives back what stands in its place.
+    fn put(&self, data: &mut Data, mut entry: AdmissionEntry) -> Option<AdmissionEntry> {
         if self.bend == IndexBend::ForgetsPublishTimes {
             entry.eb_ref.published_at_utc = Timestamp::EPOCH;
         }
@@ -152,12 +155,16 @@ impl BentIndex {
                 IndexBend::LastCopyWins => true,
                 IndexBend::ComparesOffsetsAsText => same && new.to_string() < old.to_string(),
                 IndexBend::LowestOffsetOfAnyPartition => new < old,
-                _ => same && new < old,
+                IndexBend::LowestOffsetOfAPartition => same && new < old,
+                _ => false,
             }
         });
         if wins {
             data.entries.insert(key, entry);
+            return None;
         }
+        let told = self.bend != IndexBend::TellsNobodyWhatStands;
+        data.entries.get(&key).filter(|standing| told && **standing != entry).cloned()
     }
 }
 
@@ -194,16 +201,18 @@ impl AdmissionIndex for BentIndex {
         })
     }
 
-    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<()>> {
+    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
         self.with(|data| {
-            for c in confirmed {
-                if self.bend == IndexBend::ConfirmedOnlyAtCheckpoint {
-                    data.unseen.push(c.entry);
-                } else {
-                    self.put(data, c.entry);
-                }
+            if self.bend == IndexBend::ConfirmedOnlyAtCheckpoint {
+                data.unseen.extend(confirmed.into_iter().map(|c| c.entry));
+                return Vec::new();
             }
+            confirmed.into_iter().filter_map(|c| self.put(data, c.entry)).collect()
         })
+    }
+
+    fn give_up(&self, _: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        self.with(|_| ())
     }
 
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
@@ -216,8 +225,8 @@ impl AdmissionIndex for BentIndex {
         })
     }
 
-    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<()>> {
-        self.with(|data| entries.into_iter().for_each(|e| self.put(data, e)))
+    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
+        self.with(|data| entries.into_iter().filter_map(|e| self.put(data, e)).collect())
     }
 
     fn checkpoint(&self) -> BoxFuture<'_, Result<Option<IndexCheckpoint>>> {
@@ -276,11 +285,11 @@ impl AdmissionIndex for BentIndex {
                     payload_hash: [0; 32],
                     topic: Topic::new("t").expect("a name"),
                     start: Vec::new(),
-                    policy: PolicyRev {
+                    policy: Arc::new(PolicyRev {
                         policy_id: String::new(),
                         revision: String::new(),
                         content_digest: String::new(),
-                    },
+                    }),
                 },
                 owner: "me".to_owned(),
                 reserved_at: Timestamp::EPOCH,

@@ -257,11 +257,14 @@ mod the_index_wrapper_itself {
 
 index_catches! {
     last_copy_wins: LastCopyWins
-        by of_copies_in_one_partition_the_first_wins_as_a_number, random_calls_agree_with_a_plain_model,
-           of_copies_in_several_partitions_the_known_one_stays;
-    compares_offsets_as_text: ComparesOffsetsAsText by of_copies_in_one_partition_the_first_wins_as_a_number;
+        by an_entry_never_moves_and_callers_are_told_what_stands, random_calls_agree_with_a_plain_model;
+    compares_offsets_as_text: ComparesOffsetsAsText by an_entry_never_moves_and_callers_are_told_what_stands;
     lowest_offset_of_any_partition: LowestOffsetOfAnyPartition
-        by of_copies_in_several_partitions_the_known_one_stays;
+        by an_entry_never_moves_and_callers_are_told_what_stands;
+    lowest_offset_of_a_partition: LowestOffsetOfAPartition
+        by an_entry_never_moves_and_callers_are_told_what_stands;
+    tells_nobody_what_stands: TellsNobodyWhatStands
+        by an_entry_never_moves_and_callers_are_told_what_stands;
     forgets_publish_times: ForgetsPublishTimes by a_confirmed_key_is_admitted_where_it_lies;
     look_ups_reserve: LookUpsReserve by a_look_up_reserves_nothing;
     released_keys_stay_taken: ReleasedKeysStayTaken by a_released_key_is_fresh_again;

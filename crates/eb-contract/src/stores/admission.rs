@@ -10,12 +10,29 @@
 //!    settled by reading from their start cuts.
 //! 2. **Admit.** [`AdmissionIndex::reserve`] answers each key: admitted already, in flight in another process, or
 //!    fresh and now reserved. A shared index has committed the reservation before it answers. After the bus's ACK
-//!    the gate calls [`AdmissionIndex::confirm`]; after a failure without effect, [`AdmissionIndex::release`]; after
-//!    an unknown outcome neither, until the log has told.
-//! 3. **Checkpoint.** From time to time [`AdmissionIndex::commit_checkpoint`] with cuts before which every record is
+//!    the gate calls [`AdmissionIndex::confirm`], and answers by what then stands; after a failure without effect,
+//!    [`AdmissionIndex::release`]; after an unknown outcome neither, until the log has told: then
+//!    [`AdmissionIndex::apply`] with the record found, or `release`.
+//! 3. **Take over.** A reservation whose lease has ended stays: its key is answered
+//!    [`Reserved::InFlight`] with no lease left, never [`Reserved::Fresh`], until a gate has read the log from its start
+//!    cuts and applied what it found, or given it up ([`AdmissionIndex::give_up`]) because nothing can come any more.
+//! 4. **Checkpoint.** From time to time [`AdmissionIndex::commit_checkpoint`] with cuts before which every record is
 //!    confirmed or applied.
+//!
+//! # One place for each event, for good
+//! The log may hold copies of an event: a publish with an unknown outcome that was given up and made again, or one
+//! that a slow gate made after another had taken its key over. A receipt names one of them, and every later answer must
+//! name the same. Hence the rule: **what stands in the index stays.** Neither `confirm` nor `apply` moves an entry;
+//! each tells its caller which entry stands instead, and the caller answers with that one. Of copies that the index has
+//! not seen, the first that it is told of stands, and whoever reads the log tells them in the log's order.
+//!
+//! An index that lost entries (a crash of an embedded one, a rebuild) is told of all copies in the log's order, so the
+//! first in the log stands. That is the one that receipts name as long as nothing lands before it later: which holds
+//! when publishers send a record again only after they know that it was not taken, and when nothing lands later than the
+//! deadline after which an unknown outcome is given up.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +61,7 @@ pub struct AdmissionEntry {
     pub key: AdmissionKey,
     /// SHA-256 over its canonical payload: the same key with another payload is another story.
     pub payload_hash: [u8; 32],
-    /// Where it lies. Of several copies in the log, the first.
+    /// Where it lies. Of several copies in the log, the one that receipts name: see the [module](self).
     pub eb_ref: EbRef,
 }
 
@@ -60,8 +77,8 @@ pub struct ReserveRequest {
     /// Cuts at or before every place where this publish may land: a recovering gate reads from there. Empty where
     /// the index does not need them ([`AdmissionIndex::is_shared`] is false).
     pub start: Vec<(PartitionId, Cut)>,
-    /// The policy under which it is admitted.
-    pub policy: PolicyRev,
+    /// The policy under which it is admitted, shared by all requests of a gate.
+    pub policy: Arc<PolicyRev>,
 }
 
 /// Names a reservation to its index.
@@ -75,11 +92,11 @@ pub enum Reserved {
     Fresh(ReservationId),
     /// Admitted before.
     Admitted(AdmissionEntry),
-    /// Another gate is publishing it. Ask again later, at the latest after this long.
+    /// Another gate is publishing it, or was when it died. Ask again later, at the latest after this long.
     InFlight {
         /// Which gate.
         owner: String,
-        /// When its reservation may be taken over.
+        /// When its reservation may be taken over; zero: now. What became of it is then to be read from the log.
         lease_left: Duration,
     },
 }
@@ -168,8 +185,9 @@ pub trait AdmissionIndex: Send + Sync + 'static {
     /// How many records a crash may leave the index behind its log.
     fn max_lag(&self) -> u64;
 
-    /// Looks keys up and reserves the unknown ones, positionally. Dropping the future leaves reservations that
-    /// their lease ends.
+    /// Looks keys up and reserves the unknown ones, positionally. A key is never fresh while a reservation of it is
+    /// open, ended lease or not, unless that one is this gate's own and its answer was lost. Dropping the future leaves
+    /// reservations that their lease ends.
     ///
     /// # Errors
     /// When the index cannot answer for all of them; none is then reserved.
@@ -179,22 +197,35 @@ pub trait AdmissionIndex: Send + Sync + 'static {
     /// [`AdmissionIndex::commit_checkpoint`] (a shared index: before this returns). May wait where the index has
     /// fallen too far behind.
     ///
+    /// A key that has an entry keeps it, whatever is confirmed: a reservation may have been taken over while its publish
+    /// was under way. The answer holds the entries that stand in place of confirmed ones, in any order; where
+    /// everything confirmed stands, none.
+    ///
     /// # Errors
     /// When the index can no longer take them; the log still holds them, and the next open finds them there.
-    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<()>>;
+    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>>;
 
-    /// Gives reservations back whose publish failed without effect.
+    /// Gives reservations of this gate back whose publish failed without effect, or never reached the log.
     ///
     /// # Errors
     /// When the index cannot be reached; the lease ends them then.
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>>;
 
-    /// Takes what was found in the log. For a key it holds already, the entry that lies first in the same partition
-    /// wins, and else the one that was there. Applying the same again changes nothing.
+    /// Ends reservations of which the log holds nothing and, by the deadline for unknown outcomes, will hold nothing.
+    /// One whose lease has not ended, because it is young or was made anew meanwhile, stays. An index that is not shared
+    /// has nothing to do.
+    ///
+    /// # Errors
+    /// When the index cannot be reached; they stay then.
+    fn give_up(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>>;
+
+    /// Takes what was found in the log, in the log's order. A key that has an entry keeps it; of several entries of one
+    /// key the first counts. Reservations of the keys end. Applying the same again changes nothing. The answer is that
+    /// of [`AdmissionIndex::confirm`].
     ///
     /// # Errors
     /// As [`AdmissionIndex::confirm`].
-    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<()>>;
+    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>>;
 
     /// The checkpoint as stored; `None` for a new index.
     ///

@@ -30,7 +30,7 @@ impl AdmissionIndex for EmbeddedAdmissionIndex {
     }
 
     /// Waits while the tail is full. Dropped while it waits, none of them is taken.
-    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<()>> {
+    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
         self.confirm_all(confirmed).boxed()
     }
 
@@ -38,9 +38,13 @@ impl AdmissionIndex for EmbeddedAdmissionIndex {
         ready(usable(&mut self.shared.tail.lock(), "release").map(|_| ())).boxed()
     }
 
+    fn give_up(&self, _: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        ready(usable(&mut self.shared.tail.lock(), "give_up").map(|_| ())).boxed()
+    }
+
     /// Dropped half-way, the first of them are taken: applying again is harmless.
-    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<()>> {
-        self.apply_all("apply", entries).boxed()
+    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
+        self.apply_all(entries).boxed()
     }
 
     fn checkpoint(&self) -> BoxFuture<'_, Result<Option<IndexCheckpoint>>> {
@@ -143,7 +147,7 @@ impl AdmissionIndex for EmbeddedAdmissionIndex {
     }
 }
 
-/// Both in key order, each key once, the newer state of it.
+/// Both in key order, each key once.
 fn overlay(
     stored: Vec<AdmissionEntry>,
     mut newer: HashMap<AdmissionKey, AdmissionEntry>,

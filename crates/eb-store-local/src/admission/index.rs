@@ -33,6 +33,15 @@ pub struct EmbeddedAdmissionIndex {
     holding: Mutex<Option<Holding>>,
 }
 
+/// Where entries come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Their own publishes, each under a reservation of its key.
+    Confirmed,
+    /// The log: their keys may be reserved by others.
+    Found,
+}
+
 /// What ends with the index's use.
 struct Holding {
     threads: Vec<JoinHandle<()>>,
@@ -98,8 +107,8 @@ impl EmbeddedAdmissionIndex {
     /// files in the folder stay. Blocks.
     ///
     /// # Errors
-    /// `Locked` while the index is in use; `Io`. A removal that was cut short can be repeated, and what is left opens
-    /// as an empty index.
+    /// `Locked` while the index is in use; `Io`. A removal that was cut short can be repeated; the next open finishes it,
+    /// too, and starts empty.
     pub fn remove(dir: &Path) -> Result<()> {
         const OP: &str = "remove";
         if !dir.exists() {
@@ -197,35 +206,55 @@ impl EmbeddedAdmissionIndex {
         tail.len() == 0 || tail.len() + n <= self.max_lag
     }
 
-    pub(super) async fn confirm_all(&self, mut confirmed: Vec<Confirmation>) -> Result<()> {
+    /// Gives back what stands in place of confirmed entries.
+    pub(super) async fn confirm_all(&self, mut confirmed: Vec<Confirmation>) -> Result<Vec<AdmissionEntry>> {
+        const OP: &str = "confirm";
         let n = confirmed.len();
-        let rest = self
-            .with_room("confirm", n, |tail| {
-                let mut rest = Vec::new();
-                for confirmation in confirmed.drain(..) {
-                    if tail.vouches(confirmation.reservation) {
-                        tail.confirm(confirmation);
+        let (mut standing, rest) = self
+            .with_room(OP, n, |tail| {
+                let (mut standing, mut rest) = (Vec::new(), Vec::new());
+                for Confirmation { reservation, entry } in confirmed.drain(..) {
+                    if tail.vouches(reservation) {
+                        standing.extend(tail.take(entry, None));
                     } else {
-                        rest.push(confirmation.entry);
+                        rest.push(entry);
                     }
                 }
-                rest
+                (standing, rest)
             })
             .await?;
-        self.apply_all("confirm", rest).await
+        if !rest.is_empty() {
+            standing.extend(self.take_all(OP, rest, Origin::Confirmed).await?);
+        }
+        Ok(standing)
     }
 
-    pub(super) async fn apply_all(&self, op: &'static str, entries: Vec<AdmissionEntry>) -> Result<()> {
-        let mut entries = entries;
+    /// Gives back what stands in place of found entries.
+    pub(super) async fn apply_all(&self, entries: Vec<AdmissionEntry>) -> Result<Vec<AdmissionEntry>> {
+        self.take_all("apply", entries, Origin::Found).await
+    }
+
+    async fn take_all(
+        &self,
+        op: &'static str,
+        mut entries: Vec<AdmissionEntry>,
+        origin: Origin,
+    ) -> Result<Vec<AdmissionEntry>> {
+        let mut standing = Vec::new();
         while !entries.is_empty() {
             let rest = entries.split_off(entries.len().min(APPLY_CHUNK).min(self.max_lag));
-            self.apply_chunk(op, entries.into()).await?;
+            standing.extend(self.take_chunk(op, entries.into(), origin).await?);
             entries = rest;
         }
-        Ok(())
+        Ok(standing)
     }
 
-    async fn apply_chunk(&self, op: &'static str, chunk: Arc<[AdmissionEntry]>) -> Result<()> {
+    async fn take_chunk(
+        &self,
+        op: &'static str,
+        chunk: Arc<[AdmissionEntry]>,
+        origin: Origin,
+    ) -> Result<Vec<AdmissionEntry>> {
         loop {
             self.with_room(op, chunk.len(), |_| ()).await?;
             let (shared, chunk, max_lag) = (self.shared.clone(), chunk.clone(), self.max_lag);
@@ -237,18 +266,20 @@ impl EmbeddedAdmissionIndex {
                 Self::at_one_moment(&shared, op, look_up, |tail, stored| {
                     // Another call may have taken the room.
                     let room = tail.len() == 0 || tail.len() + chunk.len() <= max_lag;
-                    if room {
-                        for (entry, stored) in chunk.iter().zip(&stored) {
-                            tail.apply(entry.clone(), stored.as_ref());
+                    let standing = room.then(|| {
+                        if origin == Origin::Found {
+                            tail.distrust_reservations();
                         }
-                    }
+                        let taken = chunk.iter().zip(&stored);
+                        taken.filter_map(|(e, stored)| tail.take(e.clone(), stored.as_ref())).collect()
+                    });
                     shared.wake_if_due(tail);
-                    room
+                    standing
                 })
             };
-            let applied = if inline { work()? } else { offload(op, work).await? };
-            if applied {
-                return Ok(());
+            let taken = if inline { work()? } else { offload(op, work).await? };
+            if let Some(standing) = taken {
+                return Ok(standing);
             }
         }
     }

@@ -7,6 +7,11 @@
 //! | `tree/current` | the engine's pointer: version u64 · XXH3-128 of that version's list · a zero byte (little-endian) |
 //! | `tree/v<version>` | the list of the tables in force |
 //! | `tree/tables/<id>` | tables; each block has a checksum that every read verifies |
+//! | `REMOVING` | there while the index is being removed |
+//!
+//! A tree without a pointer is cleared away in two cases alone: it has no tables (a first opening that was cut short),
+//! or `REMOVING` is there (a removal that was). Tables without a pointer are damage: to start empty over them would
+//! forget what a stream that expires no longer tells.
 //!
 //! The engine (3.1) believes its list of tables without looking at the checksum, and a damaged length in it can ask
 //! for any amount of memory. So the list is verified here, before it is opened.
@@ -24,15 +29,22 @@ const OP: &str = "open";
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_NAME: &str = "event-bus-admission-index";
 const FORMAT_VERSION: &str = "1";
+const REMOVING_FILE: &str = "REMOVING";
 pub(crate) const TREE_FOLDER: &str = "tree";
 /// The engine's file that names the tables in force.
 const TREE_POINTER: &str = "current";
+const TABLES_FOLDER: &str = "tables";
 const POINTER_LEN: usize = 8 + 16 + 1;
 
 /// Makes a new folder ready for the engine, or checks an old one.
 pub(crate) fn prepare(dir: &Path) -> Result<()> {
+    let finish = |e| error::io(OP, dir, e);
+    if dir.join(REMOVING_FILE).try_exists().map_err(finish)? {
+        tracing::warn!(dir = %dir.display(), "a removal of the admission index was cut short; it is finished now");
+        remove(dir).map_err(finish)?;
+    }
     check_format(dir)?;
-    clear_remains(dir).map_err(|e| error::io(OP, dir, e))?;
+    clear_half_made(dir)?;
     check_pointer(dir)
 }
 
@@ -105,28 +117,40 @@ fn mark_format(dir: &Path, path: &Path) -> std::io::Result<()> {
     sync_folder(dir)
 }
 
-/// Removes the index from `dir`; the caller holds the lock. After a crash in the middle, what is left opens as an
-/// empty index.
+/// Removes the index from `dir`; the caller holds the lock. Cut short, it is finished by the next opening, which then
+/// starts empty.
 pub(crate) fn remove(dir: &Path) -> std::io::Result<()> {
     let found = |result: std::io::Result<()>| match result {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    found(fs::remove_file(dir.join(TREE_FOLDER).join(TREE_POINTER)))?;
+    let mark = dir.join(REMOVING_FILE);
+    File::create(&mark)?.sync_all()?;
+    sync_folder(dir)?;
     found(fs::remove_dir_all(dir.join(TREE_FOLDER)))?;
     found(fs::remove_file(dir.join(FORMAT_FILE)))?;
+    sync_folder(dir)?;
+    fs::remove_file(&mark)?;
     sync_folder(dir)
 }
 
-/// Clears away a tree that has no pointer to its tables: one that was half made or half removed.
-fn clear_remains(dir: &Path) -> std::io::Result<()> {
+/// Clears away a tree whose first opening was cut short; refuses one that has tables and no pointer to them.
+fn clear_half_made(dir: &Path) -> Result<()> {
     let tree = dir.join(TREE_FOLDER);
-    if tree.exists() && !tree.join(TREE_POINTER).exists() {
-        tracing::warn!(dir = %dir.display(), "the admission index has no tables; it starts empty, and the log refills it");
-        fs::remove_dir_all(&tree)?;
-        sync_folder(dir)?;
+    let io = |e| error::io(OP, dir, e);
+    let pointer = tree.join(TREE_POINTER);
+    if !tree.try_exists().map_err(io)? || pointer.try_exists().map_err(io)? {
+        return Ok(());
     }
-    Ok(())
+    let has_tables = match fs::read_dir(tree.join(TABLES_FOLDER)) {
+        Ok(mut tables) => tables.next().transpose().map_err(io)?.is_some(),
+        Err(e) if e.kind() == ErrorKind::NotFound => false,
+        Err(e) => return Err(io(e)),
+    };
+    if has_tables {
+        return Err(error::corrupt(OP, dir, &pointer, "the index has tables but no pointer to them"));
+    }
+    fs::remove_dir_all(&tree).and_then(|()| sync_folder(dir)).map_err(io)
 }
 
 #[cfg(unix)]

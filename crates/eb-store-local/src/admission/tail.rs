@@ -7,30 +7,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use eb_contract::stores::{
-    AdmissionEntry, AdmissionKey, Confirmation, IndexCheckpoint, PolicyEpoch, ReservationId,
-};
-use eb_contract::{EbRef, Error};
-
-/// An entry on its way to the table.
-#[derive(Debug, Clone)]
-pub(crate) struct Slot {
-    pub(crate) entry: AdmissionEntry,
-    /// Whether the table has no entry of this key yet.
-    pub(crate) fresh: bool,
-}
+use eb_contract::Error;
+use eb_contract::stores::{AdmissionEntry, AdmissionKey, IndexCheckpoint, PolicyEpoch, ReservationId};
 
 /// What is written together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub(crate) slots: HashMap<AdmissionKey, Slot>,
+    /// Of keys that neither the table nor an earlier batch has.
+    pub(crate) entries: HashMap<AdmissionKey, AdmissionEntry>,
     pub(crate) checkpoint: Option<IndexCheckpoint>,
     pub(crate) policies: Vec<PolicyEpoch>,
 }
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.checkpoint.is_none() && self.policies.is_empty()
+        self.entries.is_empty() && self.checkpoint.is_none() && self.policies.is_empty()
     }
 }
 
@@ -67,44 +58,42 @@ impl Tail {
 
     /// The entry of a key, if it is here.
     pub(crate) fn get(&self, key: &AdmissionKey) -> Option<&AdmissionEntry> {
-        self.slot(key).map(|slot| &slot.entry)
+        let flushing = || self.flushing.as_ref().and_then(|batch| batch.entries.get(key));
+        self.active.entries.get(key).or_else(flushing)
     }
 
-    fn slot(&self, key: &AdmissionKey) -> Option<&Slot> {
-        let flushing = || self.flushing.as_ref().and_then(|batch| batch.slots.get(key));
-        self.active.slots.get(key).or_else(flushing)
-    }
-
-    /// All entries that `wanted` accepts, newest state of each.
+    /// All entries that `wanted` accepts.
     pub(crate) fn entries(
         &self,
         wanted: impl Fn(&AdmissionKey) -> bool,
     ) -> HashMap<AdmissionKey, AdmissionEntry> {
-        let older = self.flushing.iter().flat_map(|batch| &batch.slots);
+        let older = self.flushing.iter().flat_map(|batch| &batch.entries);
         older
-            .chain(&self.active.slots)
+            .chain(&self.active.entries)
             .filter(|(key, _)| wanted(key))
-            .map(|(key, slot)| (*key, slot.entry.clone()))
+            .map(|(key, entry)| (*key, entry.clone()))
             .collect()
     }
 
-    /// Takes an entry for a key of which the table holds `stored`; the first in its partition wins, and else the
-    /// one that was there.
-    fn merge(&mut self, entry: AdmissionEntry, stored: Option<&AdmissionEntry>) {
-        let here = self.slot(&entry.key);
-        let known = here.map(|slot| &slot.entry).or(stored);
-        if known.is_none_or(|known| lies_before(&entry.eb_ref, &known.eb_ref)) {
-            // Once in a batch under way, it counts as stored.
-            let fresh =
-                self.active.slots.get(&entry.key).map_or(here.is_none() && stored.is_none(), |s| s.fresh);
-            self.active.slots.insert(entry.key, Slot { entry, fresh });
+    /// Takes an entry for a key of which the table holds `stored`. What stands stays, and is given back where it is
+    /// another one.
+    pub(crate) fn take(
+        &mut self,
+        entry: AdmissionEntry,
+        stored: Option<&AdmissionEntry>,
+    ) -> Option<AdmissionEntry> {
+        match self.get(&entry.key).or(stored) {
+            Some(standing) => (*standing != entry).then(|| standing.clone()),
+            None => {
+                self.active.entries.insert(entry.key, entry);
+                None
+            }
         }
     }
 
-    /// As [`Tail::merge`], for what was found in the log: reservations made before no longer vouch for their keys.
-    pub(crate) fn apply(&mut self, entry: AdmissionEntry, stored: Option<&AdmissionEntry>) {
+    /// What was found in the log comes: reservations made before no longer vouch for their keys.
+    pub(crate) fn distrust_reservations(&mut self) {
         self.last_apply = self.reservations;
-        self.merge(entry, stored);
     }
 
     pub(crate) fn reserve(&mut self) -> ReservationId {
@@ -113,18 +102,15 @@ impl Tail {
     }
 
     /// Whether the table needs no look for the key of this reservation: it had no entry when the reservation was
-    /// made, and nothing but confirmations of other keys has come since.
+    /// made, and nothing but confirmations of other keys has come since. (The gate never has two calls for one key at
+    /// once, and confirms a reservation once, not after it has reserved the key anew.)
     pub(crate) fn vouches(&self, reservation: ReservationId) -> bool {
         reservation.0 > self.last_apply && reservation.0 <= self.reservations
     }
 
-    pub(crate) fn confirm(&mut self, confirmation: Confirmation) {
-        self.merge(confirmation.entry, None);
-    }
-
     /// Entries in memory.
     pub(crate) fn len(&self) -> usize {
-        self.active.slots.len() + self.flushing.as_ref().map_or(0, |batch| batch.slots.len())
+        self.active.entries.len() + self.flushing.as_ref().map_or(0, |batch| batch.entries.len())
     }
 
     /// Asks for all that is here, with `checkpoint`; the answer is the number that [`Tail::done`] will have reached
@@ -163,7 +149,7 @@ impl Tail {
     pub(crate) fn next_batch(&mut self, at_least: usize) -> Option<Arc<Batch>> {
         if self.flushing.is_none()
             && !self.active.is_empty()
-            && (self.wanted || self.active.slots.len() >= at_least)
+            && (self.wanted || self.active.entries.len() >= at_least)
         {
             self.wanted = false;
             self.flushing = Some(Arc::new(std::mem::take(&mut self.active)));
@@ -174,13 +160,13 @@ impl Tail {
     /// Whether the writer, if it waits, has something to begin with.
     pub(crate) fn is_due(&self, at_least: usize) -> bool {
         let wanted = self.wanted && !self.active.is_empty();
-        self.flushing.is_none() && (wanted || self.active.slots.len() >= at_least)
+        self.flushing.is_none() && (wanted || self.active.entries.len() >= at_least)
     }
 
     /// The batch under way is in the table.
     pub(crate) fn stored(&mut self) {
         if let Some(batch) = self.flushing.take() {
-            self.count += batch.slots.values().filter(|slot| slot.fresh).count() as u64;
+            self.count += batch.entries.len() as u64;
             self.policies.extend_from_slice(&batch.policies);
             if let Some(checkpoint) = &batch.checkpoint {
                 self.checkpoint = Some(checkpoint.clone());
@@ -189,9 +175,4 @@ impl Tail {
         self.done += 1;
         self.write_error = None;
     }
-}
-
-/// Whether `a` is the earlier place of the two in one partition. Places in different partitions have no order.
-fn lies_before(a: &EbRef, b: &EbRef) -> bool {
-    (&a.topic, a.partition_id) == (&b.topic, b.partition_id) && a.offset < b.offset
 }

@@ -100,12 +100,11 @@ impl Shared {
     /// The writer's life.
     pub(crate) fn write_batches(&self) {
         while let Some(batch) = self.wait_for_batch() {
-            let mut entries: Vec<_> = batch.slots.values().map(|slot| &slot.entry).collect();
+            let mut entries: Vec<_> = batch.entries.values().collect();
             entries.sort_unstable_by_key(|entry| entry.key);
-            let fresh = batch.slots.values().filter(|slot| slot.fresh).count() as u64;
             let (count, known_policies) = {
                 let tail = self.tail.lock();
-                (tail.count + fresh, tail.policies.len() as u32)
+                (tail.count + batch.entries.len() as u64, tail.policies.len() as u32)
             };
             let set = WriteSet {
                 entries,
@@ -168,7 +167,7 @@ impl Shared {
     /// Sets merging going, and waits for it where it has fallen far behind.
     fn after_write(&self, batch: &Batch) {
         let mut merging = self.merging.lock();
-        merging.entries_since += batch.slots.len() as u64;
+        merging.entries_since += batch.entries.len() as u64;
         let tables = self.store.unmerged();
         let much = MERGE_AFTER_BATCHES * self.flush_at as u64;
         if tables >= MERGE_SMALL_TABLES || (tables >= MERGE_FROM_TABLES && merging.entries_since >= much) {

@@ -60,46 +60,49 @@ async fn a_closed_index_comes_back_whole_and_one_that_crashed_with_what_its_chec
 }
 
 #[tokio::test]
-async fn the_first_occurrence_in_a_partition_wins_in_memory_and_on_disk() {
+async fn an_entry_never_moves_in_memory_or_on_disk_and_callers_are_told_what_stands() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path());
     for flushed in [false, true] {
         let event = u64::from(flushed);
-        index.apply(vec![entry(event, 20)]).await.unwrap();
+        let stands = entry(event, 20);
+        let elsewhere = entry_at(event, &topic("other"), Offset::from_u64(OffsetKind::FileLine, 0));
+        assert_eq!(index.apply(vec![stands.clone()]).await.unwrap(), []);
         if flushed {
             index.commit_checkpoint(checkpoint(20)).await.unwrap();
         }
-        index.apply(vec![entry(event, 30)]).await.unwrap();
-        assert_eq!(get(&index, event).await, Some(entry(event, 20)), "a later copy changes nothing");
-        index.apply(vec![entry(event, 9)]).await.unwrap();
-        assert_eq!(get(&index, event).await, Some(entry(event, 9)), "9 lies before 20, as numbers");
-        let elsewhere = entry_at(event, &topic("other"), Offset::from_u64(OffsetKind::FileLine, 0));
-        index.apply(vec![elsewhere]).await.unwrap();
-        assert_eq!(
-            get(&index, event).await,
-            Some(entry(event, 9)),
-            "what was there wins over another partition"
-        );
+        assert_eq!(index.apply(vec![stands.clone()]).await.unwrap(), [], "the same again is no news");
+        for copy in [entry(event, 30), entry(event, 9), elsewhere] {
+            assert_eq!(index.apply(vec![copy.clone()]).await.unwrap(), std::slice::from_ref(&stands));
+            let confirmation = Confirmation { reservation: ReservationId(1 << 40), entry: copy };
+            assert_eq!(index.confirm(vec![confirmation]).await.unwrap(), std::slice::from_ref(&stands));
+            assert_eq!(get(&index, event).await, Some(stands.clone()));
+        }
     }
+    // Of copies told at once, the first told stands.
+    let told = index.apply(vec![entry(2, 20), entry(2, 9)]).await.unwrap();
+    assert_eq!(told, [entry(2, 20)]);
     index.close().await.unwrap();
     let index = open(dir.path());
-    assert_eq!(get(&index, 0).await, Some(entry(0, 9)));
-    assert_eq!(get(&index, 1).await, Some(entry(1, 9)));
-    assert_eq!(index.stats().stored, 2, "no event is counted twice");
+    assert_eq!(
+        scan_all(&index, 10).await.iter().map(|e| e.eb_ref.offset.as_u64()).collect::<Vec<_>>(),
+        [Some(20); 3]
+    );
+    assert_eq!(index.stats().stored, 3, "no event is counted twice");
 }
 
 #[tokio::test]
 async fn a_confirmation_does_not_undo_what_was_found_in_the_log_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path());
-    let reservation = reserve(&index, &[1]).await[0];
+    let [reservation, other] = reserve(&index, &[1, 2]).await[..] else { panic!("two were asked for") };
     index.apply(vec![entry(1, 5)]).await.unwrap();
     index.commit_checkpoint(checkpoint(6)).await.unwrap();
-    index.confirm(vec![Confirmation { reservation, entry: entry(1, 8) }]).await.unwrap();
+    let both = [(reservation, entry(1, 8)), (other, entry(2, 9))];
+    let both = both.map(|(reservation, entry)| Confirmation { reservation, entry });
+    assert_eq!(index.confirm(both.into()).await.unwrap(), [entry(1, 5)]);
     assert_eq!(get(&index, 1).await, Some(entry(1, 5)));
-    let unknown = ReservationId(1 << 40);
-    index.confirm(vec![Confirmation { reservation: unknown, entry: entry(1, 9) }]).await.unwrap();
-    assert_eq!(get(&index, 1).await, Some(entry(1, 5)));
+    assert_eq!(get(&index, 2).await, Some(entry(2, 9)));
 }
 
 #[tokio::test]

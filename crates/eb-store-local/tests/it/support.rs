@@ -48,7 +48,7 @@ pub(crate) fn request(event: u64) -> ReserveRequest {
         payload_hash: Sha256::digest(event.to_be_bytes()).into(),
         topic: topic("fp.bus.traffic.v1"),
         start: Vec::new(),
-        policy: policy("1"),
+        policy: policy("1").into(),
     }
 }
 

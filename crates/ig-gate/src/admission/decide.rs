@@ -32,6 +32,15 @@ pub(crate) struct Candidate {
     pub(crate) input: Bytes,
 }
 
+impl Candidate {
+    /// The bytes that it keeps in memory: the input, and the canonical form where that is another text.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let (input, canonical) = (self.input.as_ptr_range(), self.envelope.as_bytes().as_ptr_range());
+        let shared = input.start <= canonical.start && canonical.end <= input.end;
+        self.input.len() + if shared { 0 } else { self.envelope.len() }
+    }
+}
+
 /// An input that is to be quarantined.
 #[derive(Debug)]
 pub(crate) struct Refusal {

@@ -11,17 +11,16 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use eb_contract::stores::{ReserveRequest, Reserved};
-use eb_contract::{BoxFuture, Cut, PartitionId, PublishRecord, Result};
+use eb_contract::{Cut, PartitionId, PublishRecord};
 
 use super::{Candidate, publish};
 use crate::core::{Core, Lane};
 use crate::error::GateError;
 use crate::inflight::{Driven, Flight, Outcome};
-use crate::metrics::since;
 use crate::sequencer::Turn;
 
-/// Starts a flight that was just put into the table.
-pub(crate) fn launch(core: &Arc<Core>, flight: &Arc<Flight>, candidate: &Candidate) {
+/// Starts a flight that was just put into the table. `started` is now.
+pub(crate) fn launch(core: &Arc<Core>, flight: &Arc<Flight>, candidate: &Candidate, started: Instant) {
     // Whoever closes the gate looks at the table after setting the flag; so one of the two sees the other.
     if core.is_closed() {
         flight.finish(core, failed(GateError::closed()));
@@ -36,25 +35,32 @@ pub(crate) fn launch(core: &Arc<Core>, flight: &Arc<Flight>, candidate: &Candida
     let Ok(units) = core.permits.try_acquire_many(flight.units) else {
         return queue(core, flight, candidate, record, None);
     };
-    let mut reserve = reserve_one(core, flight);
-    // Nobody needs to be woken: what is not ready now is awaited in the queue.
-    match reserve.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Pending => queue(core, flight, candidate, record, Some(reserve)),
-        Poll::Ready(Ok(Reserved::Fresh(reservation))) => {
+    let request = [reserve_request(core, flight, Vec::new())];
+    let mut reserve = core.index.reserve(&request);
+    // Nobody needs to be woken: what is not ready now is asked for anew in the queue. The reservation that may be made
+    // for nobody is a number and nothing more, the index being this gate's alone.
+    let answer = match reserve.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => return queue(core, flight, candidate, record, None),
+        Poll::Ready(answers) => answers.and_then(|mut answers| answers.pop().ok_or_else(no_answer)),
+    };
+    let answered = Instant::now();
+    core.metrics.index.record(answered.duration_since(started).as_secs_f64());
+    match answer {
+        Ok(Reserved::Fresh(reservation)) => {
             flight.reserved(reservation, Vec::new());
             // Given back when the flight ends.
             units.forget();
             flight.hold_units();
-            let work = publish(core, flight, record, reservation);
+            let work = publish(core, flight, record, reservation, answered);
             flight.drive(core, work);
         }
-        Poll::Ready(Ok(Reserved::Admitted(entry))) => {
+        Ok(Reserved::Admitted(entry)) => {
             flight.finish(core, Driven::Settled(Outcome::Before(entry)));
         }
-        Poll::Ready(Ok(in_flight @ Reserved::InFlight { .. })) => {
-            queue(core, flight, candidate, record, Some(Box::pin(std::future::ready(Ok(in_flight)))));
+        Ok(in_flight @ Reserved::InFlight { .. }) => {
+            queue(core, flight, candidate, record, Some(in_flight));
         }
-        Poll::Ready(Err(error)) => {
+        Err(error) => {
             core.note(&error);
             flight.finish(core, failed(GateError::index(error)));
         }
@@ -70,7 +76,7 @@ fn queue(
     flight: &Arc<Flight>,
     candidate: &Candidate,
     record: PublishRecord,
-    reserve: Option<BoxFuture<'static, Result<Reserved>>>,
+    answer: Option<Reserved>,
 ) {
     let lane = Lane::of(&flight.topic, &record.partition_key);
     let room = core.waiting_room.hold(candidate.input.len());
@@ -78,23 +84,12 @@ fn queue(
         flight.finish(core, failed(core.too_busy()));
         return;
     };
-    let turn = Turn::new(Arc::clone(flight), record, lane, room, reserve);
+    let turn = Turn::new(Arc::clone(flight), record, lane, room, answer);
     // Full it cannot be: it has a place for each that may wait.
     if core.turns.try_send(turn).is_err() {
         core.lanes.leave(lane);
         flight.finish(core, failed(core.too_busy()));
     }
-}
-
-fn reserve_one(core: &Arc<Core>, flight: &Flight) -> BoxFuture<'static, Result<Reserved>> {
-    let request = reserve_request(core, flight, Vec::new());
-    let core = Arc::clone(core);
-    let started = Instant::now();
-    Box::pin(async move {
-        let answers = core.index.reserve(std::slice::from_ref(&request)).await;
-        since(&core.metrics.index, started);
-        answers?.pop().ok_or_else(no_answer)
-    })
 }
 
 /// An index that answers fewer keys than it was asked for.
@@ -116,6 +111,6 @@ pub(crate) fn reserve_request(
         payload_hash: flight.payload_hash,
         topic: flight.topic.clone(),
         start,
-        policy: core.rev.as_ref().clone(),
+        policy: Arc::clone(&core.rev),
     }
 }

@@ -1,6 +1,7 @@
 //! One admission, from the call to its answer.
 
 mod decide;
+mod elsewhere;
 mod evidence;
 mod launch;
 mod publish;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use eb_contract::BoxFuture;
 use eb_contract::stores::AdmissionEntry;
 use tokio::task::JoinHandle;
 use tracing::Span;
@@ -23,9 +25,9 @@ pub(crate) use publish::publish;
 use crate::error::{GateError, GateErrorCode};
 use crate::gate::Gate;
 use crate::inflight::{Flight, Outcome};
-use crate::metrics::since;
 use crate::reason::{Detail, ReasonCode};
 use crate::receipt::{Decision, Receipt};
+use crate::room::Held;
 
 /// The answer to one [`Gate::admit`], to be awaited.
 ///
@@ -42,9 +44,21 @@ enum State {
     /// Answered in the call; empty once that answer was given.
     Answered(Option<GateError>),
     Leading(Arc<Flight>, Box<Candidate>),
-    /// With its place among those who wait.
-    Following(Arc<Flight>, Box<Candidate>, Option<usize>),
+    Following(Box<Follower>),
+    /// Reading what the log says of an event on a stream that would not be chosen today.
+    Locating(BoxFuture<'static, Result<Receipt, GateError>>),
     Quarantining(JoinHandle<Result<Receipt, GateError>>),
+}
+
+/// A duplicate of an event in flight.
+struct Follower {
+    flight: Arc<Flight>,
+    candidate: Candidate,
+    /// Its place among those who wait.
+    slot: Option<usize>,
+    /// Its bytes wait with it: should the first turn out to contradict what was admitted before, so may this one, and its
+    /// evidence is the input.
+    _room: Held,
 }
 
 impl Admission {
@@ -71,7 +85,8 @@ impl Admission {
         }
         let started = Instant::now();
         let decided = decide::decide(&core.policy, core.bounds, input);
-        since(&core.metrics.decide, started);
+        let done = Instant::now();
+        core.metrics.decide.record(done.duration_since(started).as_secs_f64());
         let candidate = match decided {
             Ok(candidate) => candidate,
             Err(refusal) => {
@@ -84,14 +99,22 @@ impl Admission {
             candidate.key,
             candidate.payload_hash,
             candidate.topic.clone(),
-            core.units(candidate.envelope.len()),
+            core.units(candidate.held_bytes()),
         ));
         if let Err(first) = core.flights.insert(&flight) {
+            let Some(room) = core.waiting_room.hold(candidate.held_bytes()) else {
+                return State::Answered(Some(core.too_busy()));
+            };
             // From now on two callers depend on it.
             first.detach(core);
-            return State::Following(first, Box::new(candidate), None);
+            return State::Following(Box::new(Follower {
+                flight: first,
+                candidate,
+                slot: None,
+                _room: room,
+            }));
         }
-        launch::launch(core, &flight, &candidate);
+        launch::launch(core, &flight, &candidate, done);
         State::Leading(flight, Box::new(candidate))
     }
 
@@ -116,6 +139,10 @@ impl Admission {
         };
         if entry.payload_hash != candidate.payload_hash {
             return Err(Self::quarantine(&self.gate, contradiction(candidate, entry)));
+        }
+        if entry.eb_ref.topic != candidate.topic {
+            let core = Arc::clone(&self.gate.core);
+            return Err(State::Locating(Box::pin(elsewhere::receipt(core, candidate, entry))));
         }
         let rev = Arc::clone(&self.gate.core.rev);
         let Candidate { event, admission, .. } = candidate;
@@ -171,21 +198,30 @@ impl Future for Admission {
                         this.answer(answer)
                     });
                 }
+                State::Locating(receipt) => {
+                    return receipt.as_mut().poll(cx).map(|answer| {
+                        this.state = State::Answered(None);
+                        this.answer(answer)
+                    });
+                }
                 State::Leading(flight, _) => match flight.poll_lead(&this.gate.core, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => (outcome, true),
                 },
-                State::Following(flight, _, slot) => match flight.poll_follow(slot, cx) {
+                State::Following(follower) => match follower.flight.poll_follow(&mut follower.slot, cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => (outcome, false),
                 },
             };
-            let state = std::mem::replace(&mut this.state, State::Answered(None));
-            if let State::Leading(_, candidate) | State::Following(_, candidate, _) = state {
-                match this.conclude(*candidate, outcome, leading) {
-                    Ok(answer) => return Poll::Ready(this.answer(answer)),
-                    Err(state) => this.state = state,
-                }
+            let candidate = match std::mem::replace(&mut this.state, State::Answered(None)) {
+                State::Leading(_, candidate) => *candidate,
+                State::Following(follower) => follower.candidate,
+                // Only these two come to an outcome.
+                State::Answered(_) | State::Locating(_) | State::Quarantining(_) => continue,
+            };
+            match this.conclude(candidate, outcome, leading) {
+                Ok(answer) => return Poll::Ready(this.answer(answer)),
+                Err(state) => this.state = state,
             }
         }
     }

@@ -10,21 +10,26 @@ use crate::core::Core;
 use crate::inflight::{Driven, Flight, Outcome};
 use crate::metrics::since;
 
-/// Calls publish, which fixes the event's place among this gate's, and gives the rest as a future.
+/// Calls publish, which fixes the event's place among this gate's, and gives the rest as a future. `started` is now.
+///
+/// What the index is told is also what the answer says: where another gate has taken the key over while the publish was
+/// under way, its entry stands, and what was published here is a copy.
 pub(crate) fn publish(
     core: &Arc<Core>,
     flight: &Flight,
     record: PublishRecord,
     reservation: ReservationId,
+    started: Instant,
 ) -> BoxFuture<'static, Driven> {
     let (partition_key, envelope) = (record.partition_key.clone(), record.envelope.clone());
-    let started = Instant::now();
+    flight.starts_publishing();
     let publish = core.publisher.publish(&flight.topic, record);
     let core = Arc::clone(core);
     let (key, payload_hash) = (flight.key, flight.payload_hash);
     Box::pin(async move {
         let published = publish.await;
-        since(&core.metrics.publish, started);
+        let acked = Instant::now();
+        core.metrics.publish.record(acked.duration_since(started).as_secs_f64());
         let eb_ref = match published {
             Ok(eb_ref) => eb_ref,
             Err(error) if error.effect() == Effect::Unknown => {
@@ -39,17 +44,22 @@ pub(crate) fn publish(
                 return Driven::Settled(Outcome::Failed(core.publish_failed(error)));
             }
         };
-        let behind = core.progress.acked(&eb_ref, &partition_key, &envelope);
-        if behind.is_multiple_of(core.checkpoint_every()) {
-            core.wake_checkpointer.notify_one();
-        }
+        core.acked(&eb_ref, &partition_key, &envelope);
         let entry = AdmissionEntry { key, payload_hash, eb_ref };
         let confirmation = Confirmation { reservation, entry: entry.clone() };
-        let started = Instant::now();
         let confirmed = core.index.confirm(vec![confirmation]).await;
-        since(&core.metrics.index, started);
+        since(&core.metrics.index, acked);
         match confirmed {
-            Ok(()) => Driven::Settled(Outcome::Admitted(entry)),
+            Ok(standing) => match standing.into_iter().find(|e| e.key == key) {
+                None => Driven::Settled(Outcome::Admitted(entry)),
+                Some(first) => {
+                    tracing::warn!(
+                        copy = %entry.eb_ref, eb_ref = %first.eb_ref,
+                        "the publish took so long that another gate has admitted the event; the log holds a copy"
+                    );
+                    Driven::Settled(Outcome::Before(first))
+                }
+            },
             Err(error) => {
                 core.note(&error);
                 tracing::warn!(%error, eb_ref = %entry.eb_ref, "admitted, but the index did not take it; trying again");

@@ -133,3 +133,46 @@ async fn many_callers_of_one_event_share_one_place() {
     }
     assert_eq!(world.log(TRAFFIC).await.len(), 50);
 }
+
+#[tokio::test]
+async fn the_bytes_of_duplicates_that_wait_are_bounded_too() {
+    let mut world = World::new().await;
+    let padded = event("e-1").payload(&format!(r#"{{"merchant_id":"m-1","n":"{}"}}"#, "x".repeat(10_000)));
+    world.config.max_waiting_bytes = 35_000;
+    let gate = world.open().await;
+    world.bus.faults().hold();
+    let first = gate.admit(padded.clone());
+    let mut again: Vec<_> = (0..3).map(|_| gate.admit(padded.clone())).collect();
+    for one in &mut again {
+        is_pending(one).await;
+    }
+    let refused = gate.admit(padded.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), GateErrorCode::EbThrottled);
+    again.pop();
+    let last = gate.admit(padded.clone());
+    world.bus.faults().release();
+    assert_eq!(decision(first.await), Decision::Admit);
+    for one in again.into_iter().chain([last]) {
+        assert_eq!(decision(one.await), Decision::Duplicate);
+    }
+}
+
+#[tokio::test]
+async fn an_input_counts_with_its_white_space_while_it_is_in_flight() {
+    let mut world = World::new().await;
+    (world.config.max_in_flight, world.config.max_in_flight_bytes) = (10, 10_000);
+    let gate = world.open().await;
+    world.bus.faults().hold();
+    let spaced = |id: &str| {
+        let mut bytes = event(id).bytes().to_vec();
+        bytes.splice(1..1, std::iter::repeat_n(b' ', 9_000));
+        gate.admit(bytes)
+    };
+    let (mut first, mut second) = (spaced("e-1"), spaced("e-2"));
+    is_pending(&mut first).await;
+    is_pending(&mut second).await;
+    assert_eq!(world.bus.faults().held(), 1, "the second waits for room");
+    world.bus.faults().release();
+    assert_eq!(decision(first.await), Decision::Admit);
+    assert_eq!(decision(second.await), Decision::Admit);
+}

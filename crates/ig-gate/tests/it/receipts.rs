@@ -2,7 +2,7 @@
 
 use ig_gate::{Decision, Receipt};
 
-use crate::support::{World, config_file, event, load_policy, open_policy};
+use crate::support::{AUDIT, TRAFFIC, World, config_file, event, load_policy, open_policy};
 
 fn schema() -> jsonschema::Validator {
     let schema = serde_json::from_slice(&config_file("schemas/ingestion_receipt.schema.json")).unwrap();
@@ -105,4 +105,49 @@ async fn receipts_name_the_policy_that_was_in_force() {
     world.policy = open_policy();
     let gate = world.open().await;
     assert_eq!(gate.receipt_by_event_id("e-1").await.unwrap(), [first]);
+}
+
+#[tokio::test]
+async fn a_duplicate_of_an_event_that_another_class_had_names_that_ones_key() {
+    let mut world = World::new().await;
+    let gate = world.open().await;
+    let first = gate.admit(event("e-1")).await.unwrap();
+    gate.close().await.unwrap();
+    let files =
+        ["partitioning_profiles_v0.yaml", "schema_policy_v0.yaml"].map(|f| config_file(&format!("ig/{f}")));
+    let classes = String::from_utf8(config_file("ig/class_map_v0.yaml")).unwrap();
+    let classes = classes.replace("event_types:", "event_types:\n  order.placed: audit");
+    let open = String::from_utf8(files[1].clone()).unwrap();
+    let open = open.replace("default_action: quarantine", "default_action: admit");
+    world.policy = load_policy("v1", &files[0], classes.as_bytes(), open.as_bytes()).unwrap();
+    let gate = world.open().await;
+    let again = gate.admit(event("e-1")).await.unwrap();
+    assert_eq!((again.decision, &again.eb_ref), (Decision::Duplicate, &first.eb_ref));
+    assert_eq!(
+        again.partition_key.as_ref().unwrap().as_str(),
+        "m-1",
+        "the audit stream's key would be the event id"
+    );
+    assert_eq!(again.partitioning_profile_id, first.partitioning_profile_id);
+    assert_eq!(again.class.as_deref(), Some("audit"), "what it is today");
+    let new = gate.admit(event("e-2")).await.unwrap();
+    assert_eq!(new.eb_ref.unwrap().topic.as_str(), AUDIT);
+
+    // A policy that no longer publishes to the first one's stream has no profile to name.
+    gate.close().await.unwrap();
+    let renamed = String::from_utf8(files[0].clone()).unwrap().replace(TRAFFIC, AUDIT);
+    world.policy = load_policy("v2", renamed.as_bytes(), classes.as_bytes(), open.as_bytes()).unwrap();
+    let gate = world.open().await;
+    let again = gate.admit(event("e-1")).await.unwrap();
+    assert_eq!((again.decision, &again.eb_ref), (Decision::Duplicate, &first.eb_ref));
+    assert_eq!((again.partition_key, again.partitioning_profile_id), (first.partition_key, None));
+
+    // Where the log cannot tell, there is no answer rather than a wrong one.
+    world.bus.faults().fail_next_read(eb_contract::Error::new(
+        eb_contract::ErrorKind::Unavailable,
+        "read",
+        "down",
+    ));
+    let error = gate.admit(event("e-1")).await.unwrap_err();
+    assert_eq!((error.code(), error.is_retryable()), (ig_gate::GateErrorCode::EbUnavailable, true));
 }

@@ -218,6 +218,7 @@ pub(crate) struct Index {
     held_checkpoint: Mutex<Option<oneshot::Receiver<()>>>,
     slow: watch::Sender<bool>,
     slow_confirm: watch::Sender<bool>,
+    slow_looks: watch::Sender<bool>,
     pub(crate) shared: AtomicBool,
     pub(crate) reservations: Mutex<Reservations>,
 }
@@ -242,6 +243,7 @@ impl Index {
             held_checkpoint: Mutex::default(),
             slow: watch::Sender::new(false),
             slow_confirm: watch::Sender::new(false),
+            slow_looks: watch::Sender::new(false),
             shared: AtomicBool::new(false),
             reservations: Mutex::default(),
         })
@@ -257,6 +259,11 @@ impl Index {
         self.slow_confirm.send_replace(slow);
     }
 
+    /// From now on looks at other gates' reservations take long, or no longer.
+    pub(crate) fn slow_looks(&self, slow: bool) {
+        self.slow_looks.send_replace(slow);
+    }
+
     /// How many entries are on their way.
     pub(crate) fn confirming(&self) -> usize {
         self.slow_confirm.receiver_count()
@@ -269,7 +276,7 @@ impl Index {
         let_go
     }
 
-    fn refused(op: &'static str) -> BoxFuture<'static, Result<()>> {
+    fn refused<T: Send + 'static>(op: &'static str) -> BoxFuture<'static, Result<T>> {
         Box::pin(std::future::ready(Err(Error::new(ErrorKind::Io, op, "the disk of the index is gone"))))
     }
 }
@@ -307,7 +314,7 @@ impl AdmissionIndex for Index {
         })
     }
 
-    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<()>> {
+    fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
         if self.refuse_confirm.load(Ordering::SeqCst) {
             return Self::refused("confirm");
         }
@@ -319,12 +326,28 @@ impl AdmissionIndex for Index {
     }
 
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
-        self.reservations.lock().elsewhere.retain(|r| !reservations.contains(&r.reservation));
         self.inner.release(reservations)
     }
 
-    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<()>> {
-        self.inner.apply(entries)
+    fn give_up(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        let mut known = self.reservations.lock();
+        if known.lease_ended {
+            known.elsewhere.retain(|r| !reservations.contains(&r.reservation));
+        }
+        drop(known);
+        self.inner.give_up(reservations)
+    }
+
+    fn apply(&self, entries: Vec<AdmissionEntry>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
+        if self.refuse_confirm.load(Ordering::SeqCst) {
+            return Self::refused("apply");
+        }
+        let mut slow = self.slow_confirm.subscribe();
+        Box::pin(async move {
+            let _ = slow.wait_for(|slow| !slow).await;
+            self.reservations.lock().elsewhere.retain(|r| entries.iter().all(|e| e.key != r.request.key));
+            self.inner.apply(entries).await
+        })
     }
 
     fn checkpoint(&self) -> BoxFuture<'_, Result<Option<IndexCheckpoint>>> {
@@ -358,10 +381,13 @@ impl AdmissionIndex for Index {
     }
 
     fn open_reservations(&self) -> BoxFuture<'_, Result<Vec<OpenReservation>>> {
-        let mut known = self.reservations.lock();
-        known.looked += 1;
-        let open = known.elsewhere.clone();
-        Box::pin(std::future::ready(Ok(open)))
+        Box::pin(async move {
+            let mut slow = self.slow_looks.subscribe();
+            let _ = slow.wait_for(|slow| !slow).await;
+            let mut known = self.reservations.lock();
+            known.looked += 1;
+            Ok(known.elsewhere.clone())
+        })
     }
 
     fn record_policy(&self, epoch: PolicyEpoch) -> BoxFuture<'_, Result<()>> {
