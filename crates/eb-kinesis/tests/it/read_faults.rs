@@ -69,6 +69,28 @@ async fn the_record_of_an_after_that_comes_again_is_dropped() {
 }
 
 #[tokio::test]
+async fn records_that_come_from_before_the_cut_are_dropped_while_it_is_the_same_stream() {
+    for age in [Duration::ZERO, 23 * HOUR + 50 * HOUR / 60] {
+        let scene = Scene::since(age, 1).await;
+        let stored = scene.put(0, 4);
+        scene.fake.advance(age);
+        let first = stored[0].sequence_number.as_str().to_owned();
+        let too_early = Reaction::plain().edit(move |answer| {
+            let records = answer["Records"].as_array_mut().unwrap();
+            let mut earlier = records[0].clone();
+            earlier["SequenceNumber"] = first.clone().into();
+            records.insert(0, earlier);
+        });
+        for cut in [next(&stored[2]), after(&stored[1])] {
+            let reader = scene.reader().await;
+            scene.fake.script(Op::GetRecords, [too_early.clone()]);
+            let mut cursor = reader.cursor(&scene.topic, P0, cut.into()).await.unwrap();
+            assert_eq!(rest(&mut *cursor).await.0, [2, 3], "{cut}, {age:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_empty_page_behind_the_newest_record_is_not_the_head() {
     let scene = Scene::new(1).await;
     scene.put(0, 2);
