@@ -86,8 +86,8 @@
 //! | `MillisBehindLatest` 0, with or without records | `CaughtUp` once they are handed out, unless that is more than a second later |
 //! | a page, with or without records, further behind, or that does not say how far | `More` |
 //! | no next iterator | `Closed` with the children that the page names, else `ListShards`; the cut is `End` |
-//! | the record of an `After` again | dropped |
-//! | any other record that does not lie after the cut, numbers that do not rise | `ProtocolViolation`; `WrongIncarnation` if it is another stream |
+//! | the record of an `After` again, or ones further back | dropped, once it is clear that it is the same stream; else `WrongIncarnation` |
+//! | numbers that do not rise within a page | `ProtocolViolation` |
 //! | throttled | called again, for [`retry_for`](ReadConfig::retry_for); then `Throttled` |
 //! | no answer, a broken one, a 5xx | called again twice; then `Timeout` or `Unavailable` |
 //! | an iterator or stream that is not found | a new iterator, or `NotFound`, or `WrongIncarnation`: the stream is looked at |
