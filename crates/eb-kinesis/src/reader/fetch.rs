@@ -133,13 +133,13 @@ impl Shard {
         }
     }
 
-    pub(crate) async fn from_horizon(&self, limit: usize) -> Result<Page> {
+    pub(crate) async fn horizon_page(&self, limit: usize) -> Result<Page> {
         self.first_page(From::Horizon, limit).await?
     }
 
     /// The oldest record left.
     async fn oldest(&self) -> Result<Option<Offset>> {
-        Ok(self.from_horizon(1).await?.records.front().map(|r| r.offset))
+        Ok(self.horizon_page(1).await?.records.front().map(|r| r.offset))
     }
 
     /// What lies right after `cut`, read in a way that shows that nothing in between has expired.
@@ -182,7 +182,7 @@ impl Shard {
 
     /// From the first record that the shard ever had, if that can be shown.
     async fn fetch_first(&self) -> Result<Fetched> {
-        let page = self.from_horizon(self.page_limit()).await?;
+        let page = self.horizon_page(self.page_limit()).await?;
         // The service lists a parent until retention has passed since it ended, which was when this shard began.
         let layouts = &self.shared.reads.layouts;
         let layout =

@@ -44,7 +44,7 @@ pub(crate) async fn find(shard: &Shard) -> Result<Furthest> {
     let known = shard.reads.furthest(&shard.life);
     let mut climb = match known {
         Some(known) => from_known(shard, known, &mut climbed).await?,
-        None => Climb::new(None, shard.from_horizon(PAGE).await?),
+        None => Climb::new(None, shard.horizon_page(PAGE).await?),
     };
     while !climb.is_done() {
         climb.on(shard).await?;

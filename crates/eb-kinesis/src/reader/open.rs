@@ -34,7 +34,7 @@ pub(crate) async fn open(shard: &Arc<Shard>, start: StartAt) -> Result<Opened> {
     match start {
         StartAt::Earliest if shard.is_young(retention) => Ok(Opened::at(Cut::Begin, shard.created)),
         StartAt::Earliest => {
-            let page = shard.from_horizon(shard.shared.config.read.max_records_per_call).await?;
+            let page = shard.horizon_page(shard.shared.config.read.max_records_per_call).await?;
             match page.records.front() {
                 Some(first) => from_record(shard, first.offset, first.arrived, page).await,
                 None => Ok(Opened::at(Cut::Begin, page.asked_at)),
@@ -64,7 +64,10 @@ async fn at_cut(
         return Err(invalid(shard, message));
     }
     // What was read or ACKed in this process may tell it too.
-    let known = shard.reads.furthest(&shard.life).filter(|f| f.cut.compare(&cut).is_some_and(|o| o.is_le()));
+    let known = shard
+        .reads
+        .furthest(&shard.life)
+        .filter(|f| f.cut.compare(&cut).is_some_and(std::cmp::Ordering::is_le));
     let since = caught_up_at.max(known.map(|f| f.unread_since)).max(Some(shard.created));
     if !shard.keeps_since(since, retention) {
         let ahead = shard.fetch_checked(&cut).await?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_kinesis::operation::get_records::GetRecordsError;
 use aws_sdk_kinesis::types::ShardIteratorType;
 use aws_smithy_types::DateTime;
 use eb_contract::{BusIncarnation, Error, ErrorKind, Offset, PartitionId, Result, Retry, Timestamp, Topic};
@@ -153,7 +154,7 @@ impl Shard {
                 Err(e) => e,
             };
             let service = e.as_service_error();
-            let expired = service.is_some_and(|e| e.is_expired_iterator_exception());
+            let expired = service.is_some_and(GetRecordsError::is_expired_iterator_exception);
             let unknown = service
                 .is_some_and(|e| e.is_resource_not_found_exception() || e.is_invalid_argument_exception());
             let e = error::reading("read", self.place(), &e);

@@ -7,7 +7,7 @@ use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::DisplayErrorContext;
-use aws_sdk_kinesis::types::{Shard, StreamStatus};
+use aws_sdk_kinesis::types::{Shard, StreamDescriptionSummary, StreamStatus};
 
 /// What nobody else calls their streams.
 pub(crate) fn own_prefix() -> String {
@@ -85,7 +85,7 @@ impl Engine {
         loop {
             let answer =
                 self.client.describe_stream_summary().stream_name(stream).send().await.map_err(said)?;
-            match answer.stream_description_summary().map(|s| s.stream_status()) {
+            match answer.stream_description_summary().map(StreamDescriptionSummary::stream_status) {
                 Some(StreamStatus::Active) => return Ok(()),
                 _ => breathe().await,
             }

@@ -1,5 +1,8 @@
 //! The bus against real engines (kinesis-local, LocalStack) and against a scripted fake of the service.
 
+// Clippy takes only `#[test]` functions for tests, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod conformance;
 mod engine;
 mod publish_chaos;
