@@ -41,9 +41,8 @@ impl RedisAdmin {
             cmd.arg(keys.stream(topic, PartitionId(n)));
         }
         cmd.arg(topic.as_str()).arg(partitions).arg(format!("redis-{}", Uuid::new_v4().simple()));
-        let answer = session.command(&cmd).await.map_err(|f| f.writing(CREATE).at(topic))?;
-        let mut words =
-            reply::array(CREATE, answer).map_err(|e| self.retired(&session, e).at(topic))?.into_iter();
+        let answer = session.script(CREATE, &cmd).await.map_err(|e| e.at(topic))?;
+        let mut words = reply::array(CREATE, answer).map_err(|e| e.at(topic))?.into_iter();
         let mut word = || words.next().map_or(Ok(String::new()), |word| reply::text(CREATE, word));
         let (said, what) = (word()?, word()?);
         match said.as_str() {
@@ -64,15 +63,6 @@ impl RedisAdmin {
             }
             other => Err(error::violation(CREATE, format!("the script answered {other:?}")).at(topic)),
         }
-    }
-
-    /// Scripts are loaded with the connection; where the server has forgotten them, a new one loads them again.
-    fn retired(&self, session: &crate::link::Session, e: Error) -> Error {
-        if !e.message().starts_with("NOSCRIPT") {
-            return e;
-        }
-        session.retire();
-        error::unavailable(e.operation(), "the server has forgotten its scripts").advise("try again")
     }
 
     /// Deletes the records of a partition that lie before a cut, durably, and tells readers up to where: a reader below
@@ -104,8 +94,8 @@ impl RedisAdmin {
         cmd.arg("EVALSHA").arg(&session.scripts.trim).arg(2);
         cmd.arg(keys.stream(topic, partition)).arg(keys.topic(topic));
         cmd.arg(described.incarnation.as_str()).arg(id.to_string()).arg(partition.0);
-        let answer = session.command(&cmd).await.map_err(|f| f.writing(TRIM).at(&place))?;
-        let [said, count] = reply::items(TRIM, answer).map_err(|e| self.retired(&session, e).at(&place))?;
+        let answer = session.script(TRIM, &cmd).await.map_err(|e| e.at(&place))?;
+        let [said, count] = reply::items(TRIM, answer).map_err(|e| e.at(&place))?;
         match reply::text(TRIM, said)?.as_str() {
             "ok" => reply::number(TRIM, count),
             _ => Err(error::facts_missing(TRIM, "the topic was deleted and made anew").at(&place)),

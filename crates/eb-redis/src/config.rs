@@ -78,7 +78,10 @@ impl RedisConfig {
 ///
 /// The password never prints: `Debug` and `Display` show the address without it.
 #[derive(Clone)]
-pub struct RedisUrl(ConnectionInfo);
+pub struct RedisUrl {
+    info: ConnectionInfo,
+    tls: bool,
+}
 
 impl RedisUrl {
     /// Reads an address.
@@ -97,26 +100,31 @@ impl RedisUrl {
         if rest.rsplit('@').next().is_some_and(|address| address.contains('?')) {
             return Err(invalid("url", "no `?` part is taken"));
         }
-        let info = url.into_connection_info().map_err(|e| {
+        // Encryption is ours; the parser is told of a plain address.
+        let (tls, plain) = match scheme {
+            "rediss" => (true, format!("redis://{rest}")),
+            _ => (false, url.to_owned()),
+        };
+        let info = plain.into_connection_info().map_err(|e| {
             // The library's own text has no part of the URL but in `detail`, which is left out.
             invalid("url", format!("{}; {form}", e.category()))
         })?;
-        Ok(Self(info))
+        Ok(Self { info, tls })
     }
 
     pub(crate) fn info(&self) -> &ConnectionInfo {
-        &self.0
+        &self.info
     }
 
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self.0.addr(), ConnectionAddr::TcpTls { .. })
+        self.tls
     }
 }
 
 impl PartialEq for RedisUrl {
     fn eq(&self, other: &Self) -> bool {
         let of = |u: &Self| {
-            let r = u.0.redis_settings();
+            let r = u.info.redis_settings();
             (r.username().map(str::to_owned), r.password().map(str::to_owned), u.to_string())
         };
         of(self) == of(other)
@@ -125,10 +133,10 @@ impl PartialEq for RedisUrl {
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let db = self.0.redis_settings().db();
-        match self.0.addr() {
-            ConnectionAddr::Tcp(host, port) => write!(f, "redis://{host}:{port}/{db}"),
-            ConnectionAddr::TcpTls { host, port, .. } => write!(f, "rediss://{host}:{port}/{db}"),
+        let db = self.info.redis_settings().db();
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) => write!(f, "{scheme}://{host}:{port}/{db}"),
             ConnectionAddr::Unix(path) => write!(f, "unix://{}", path.display()),
             _ => f.write_str("redis"),
         }

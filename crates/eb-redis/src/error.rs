@@ -69,14 +69,19 @@ fn by_text(op: &'static str, code: &str, text: &str) -> Error {
         "LOADING" | "BUSY" | "MISCONF" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"
         | "NOREPLICAS" => error(ErrorKind::Unavailable),
         "ERR" if text.contains("max number of clients") => error(ErrorKind::Unavailable),
+        // What `NOPERM` is called when a script is refused a command.
+        "ERR" if text.contains("user executing the script") => no_right(error(ErrorKind::InvalidInput)),
         "OOM" => error(ErrorKind::StorageFull).advise("trim topics, or raise the server's maxmemory"),
         "NOAUTH" | "WRONGPASS" => error(ErrorKind::InvalidInput).advise("check user and password"),
-        "NOPERM" => error(ErrorKind::InvalidInput)
-            .advise("grant the user what the documentation of eb-redis lists under Rights"),
+        "NOPERM" => no_right(error(ErrorKind::InvalidInput)),
         "MOVED" | "ASK" | "CROSSSLOT" => error(ErrorKind::Unsupported)
             .advise("name the node that has the bus's slot: redirections are not followed"),
         _ => error(ErrorKind::ProtocolViolation),
     }
+}
+
+fn no_right(e: Error) -> Error {
+    e.advise("grant the user the rights that the documentation of eb-redis lists")
 }
 
 /// Why a connection could not be made.
@@ -156,6 +161,11 @@ mod tests {
             ("ERR max number of clients reached", "unavailable", true),
             ("NOPERM this user has no permissions to run the 'xadd' command", "invalid_input", false),
             ("WRONGPASS invalid username-password pair or user is disabled.", "invalid_input", false),
+            (
+                "ERR The user executing the script can't run this command or subcommand",
+                "invalid_input",
+                false,
+            ),
             ("MOVED 3999 127.0.0.1:6381", "unsupported", false),
             ("ERR something new", "protocol_violation", false),
         ];

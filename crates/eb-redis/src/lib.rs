@@ -92,7 +92,7 @@
 //!
 //! # Rights of an ACL user
 //! `~{prefix}:* +@connection +info +config|get +client|id +client|kill +eval +evalsha +script|load +multi +exec +hget
-//! +hmget +hset +sadd +smembers +exists +xadd +xtrim +xrange +xrevrange +xread +xinfo|stream +xgroup|create +xgroup|destroy`
+//! +hmget +hset +sadd +smembers +exists +xadd +xtrim +xrange +xrevrange +xread +xlen +xinfo|stream +xgroup|create +xgroup|destroy`
 //! (`prefix` with its braces).
 //!
 //! # Why the `redis` crate, and how much of it

@@ -128,18 +128,11 @@ impl Link {
         let stale = before.filter(|b| b.server.run_id() == session.server.run_id()).map(|b| b.client);
         // Nobody has the highest id; asking shows whether the user may.
         pipe.cmd("CLIENT").arg("KILL").arg("ID").arg(stale.unwrap_or(i64::MAX as u64));
-        for script in [scripts::APPEND, scripts::CREATE, scripts::TRIM] {
-            pipe.cmd("SCRIPT").arg("LOAD").arg(script);
-        }
         let answers = session.pipeline(&pipe).await.map_err(|f| f.reading(op))?;
-        let [client, killed, append, create, trim] = reply::items(op, Value::Array(answers))?;
+        let [client, killed] = reply::items(op, Value::Array(answers))?;
         session.client = reply::number(op, client)?;
         reply::number(op, killed)?;
-        session.scripts = Loaded {
-            append: reply::text(op, append)?,
-            create: reply::text(op, create)?,
-            trim: reply::text(op, trim)?,
-        };
+        session.scripts = session.load_scripts(op).await?;
         Ok(session)
     }
 }
@@ -214,6 +207,31 @@ impl Session {
         Ok(Server::new(&info, settings))
     }
 
+    /// Hands the server the scripts; their names are always the same.
+    pub(crate) async fn load_scripts(&self, op: &'static str) -> Result<Loaded> {
+        let mut pipe = Pipeline::new();
+        for script in [scripts::APPEND, scripts::CREATE, scripts::TRIM] {
+            pipe.cmd("SCRIPT").arg("LOAD").arg(script);
+        }
+        let answers = self.pipeline(&pipe).await.map_err(|f| f.reading(op))?;
+        let [append, create, trim] = reply::items(op, Value::Array(answers))?;
+        Ok(Loaded {
+            append: reply::text(op, append)?,
+            create: reply::text(op, create)?,
+            trim: reply::text(op, trim)?,
+        })
+    }
+
+    /// Runs a script, which the server may have forgotten. As [`Session::command`].
+    pub(crate) async fn script(&self, op: &'static str, cmd: &Cmd) -> Result<Value> {
+        let answer = self.command(cmd).await.map_err(|f| f.writing(op))?;
+        if !is_forgotten(&answer) {
+            return Ok(answer);
+        }
+        self.load_scripts(op).await?;
+        self.command(cmd).await.map_err(|f| f.writing(op))
+    }
+
     /// Sends one command. Dropping the future leaves open whether it is run.
     pub(crate) async fn command(&self, cmd: &Cmd) -> Result<Value, Failure> {
         let mut connection = self.connection.clone();
@@ -253,4 +271,9 @@ impl Session {
         self.retire();
         Err(failure)
     }
+}
+
+/// Whether the server has forgotten a script, as `SCRIPT FLUSH` makes it do, and has run nothing.
+pub(crate) fn is_forgotten(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(e) if e.code() == "NOSCRIPT")
 }

@@ -20,8 +20,8 @@ impl Marks {
     /// An error where any partition of a topic is poisoned.
     pub(crate) fn check_topic(&self, op: &'static str, topic: &Topic) -> Result<()> {
         let marks = self.0.lock();
-        let of_topic = marks.iter().filter(|((t, _), _)| t == topic);
-        of_topic.map(|((t, p), mark)| mark.check(op, &error::place(t, *p))).collect()
+        let mut of_topic = marks.iter().filter(|((t, _), _)| t == topic);
+        of_topic.try_for_each(|((t, p), mark)| mark.check(op, &error::place(t, *p)))
     }
 }
 

@@ -36,21 +36,24 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Connects. Dropping the future leaves nothing behind.
+    /// Connects, encrypted with a connector. Dropping the future leaves nothing behind.
     pub(crate) async fn connect(addr: &ConnectionAddr, tls: Option<&TlsConnector>) -> io::Result<Self> {
-        let wire: Box<dyn Wire> = match addr {
-            ConnectionAddr::Tcp(host, port) => Box::new(tcp(host, *port).await?),
-            ConnectionAddr::TcpTls { host, port, .. } => {
-                let connector = tls.ok_or_else(|| io::Error::other("TLS was not set up"))?;
+        match addr {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = tcp(host, *port).await?;
+                let Some(connector) = tls else { return Ok(Self::over(stream)) };
                 let name = ServerName::try_from(host.clone())
                     .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no name for a certificate"))?;
-                Box::new(connector.connect(name, tcp(host, *port).await?).await?)
+                Ok(Self::over(connector.connect(name, stream).await?))
             }
             #[cfg(unix)]
-            ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await?),
-            _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "this kind of address")),
-        };
-        Ok(Self { wire, written: Written::default() })
+            ConnectionAddr::Unix(path) => Ok(Self::over(UnixStream::connect(path).await?)),
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, "this kind of address")),
+        }
+    }
+
+    fn over(wire: impl Wire + 'static) -> Self {
+        Self { wire: Box::new(wire), written: Written::default() }
     }
 
     pub(crate) fn written(&self) -> Written {

@@ -12,7 +12,7 @@ use super::lane::LaneContext;
 use super::pending::Pending;
 use crate::bus::Shared;
 use crate::error;
-use crate::link::Session;
+use crate::link::{Session, is_forgotten};
 use crate::marks::Mark;
 use crate::reply::{self, StreamInfo};
 use crate::settings::{SYNC_SETTINGS, synced};
@@ -152,10 +152,11 @@ impl Appender {
         };
         let mut answers = answers.into_iter();
         let appended = match answers.next() {
-            Some(Value::ServerError(e)) if e.code() == "NOSCRIPT" => {
-                // Somebody has flushed the scripts; they come with a new connection.
-                session.retire();
-                return Attempt::Again(error::unavailable(OP, "the server has forgotten its scripts"));
+            Some(answer) if is_forgotten(&answer) => {
+                return match session.load_scripts(OP).await {
+                    Ok(_) => Attempt::Again(error::unavailable(OP, "the server has forgotten its scripts")),
+                    Err(e) => self.again_or_done(e),
+                };
             }
             Some(answer) => answer,
             None => {

@@ -151,7 +151,8 @@ fn take(lane: &Lane, context: &LaneContext) -> Vec<Pending> {
 fn settle(lane: &Lane, context: &LaneContext, group: Vec<Pending>, appended: Appended) -> Option<Error> {
     let Appended { ids, failed } = appended;
     let mut group = group.into_iter();
-    for (record, id) in group.by_ref().zip(ids) {
+    // The ids first: the group must not be asked for one more than there are.
+    for (id, record) in ids.into_iter().zip(group.by_ref()) {
         context.budget.give_back(record.cost());
         record.answer(Ok(EbRef {
             topic: context.topic.clone(),

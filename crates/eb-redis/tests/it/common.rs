@@ -1,5 +1,6 @@
 //! Servers, buses and records for the tests.
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use eb_contract::{
     Record, StartAt, Topic,
 };
 use eb_redis::{RedisBus, RedisConfig, RedisUrl};
-use eb_testkit::services::{Redis, RedisOptions};
+use eb_testkit::services::{Redis, RedisOptions, Signal};
 
 /// The server that tests share who do nothing to it; each has a prefix of its own.
 pub(crate) fn shared_server() -> &'static Redis {
@@ -92,3 +93,15 @@ pub(crate) fn expect_order(log: &[Record]) {
 
 /// Longer than anything here takes that comes at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Kills a server, does something to its data, and starts it again, while the runtime goes on and sees what breaks.
+pub(crate) async fn killed_and_restarted(mut server: Redis, between: fn(&Path)) -> Redis {
+    tokio::task::spawn_blocking(move || {
+        server.stop(Signal::Kill).unwrap();
+        between(&server.data());
+        server.restart().unwrap();
+        server
+    })
+    .await
+    .unwrap()
+}

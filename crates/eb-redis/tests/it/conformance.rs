@@ -99,7 +99,7 @@ impl TestBus for Open {
         Box::pin(async move {
             match self.trimmed {
                 Trimmed::ByTheBus => {
-                    self.bus.admin().trim(topic, partition, &Cut::Next(before)).await.map(drop)?
+                    self.bus.admin().trim(topic, partition, &Cut::Next(before)).await.map(drop)?;
                 }
                 Trimmed::ByHand => {
                     let key = format!("{{{}}}:s:{topic}:{partition}", self.config.prefix);
