@@ -3,6 +3,8 @@
 pub mod facts;
 pub mod fuzz;
 pub mod ledger;
+#[cfg(unix)]
+pub mod shared;
 
 use crate::ledger::Found;
 use bytes::Bytes;

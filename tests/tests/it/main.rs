@@ -3,3 +3,5 @@
 mod corpus;
 mod fault;
 mod process;
+#[cfg(unix)]
+mod shared;
