@@ -22,10 +22,27 @@
 //! is looked for in the log before its key may be decided again. "Admitted once" means one `eb_ref` in receipts for one
 //! event; after an unknown outcome the log may hold a copy.
 //!
+//! # Several gates on one log
+//! They share an index, in which a key is reserved, with cuts of the log, before its event is published. An event that
+//! another gate has reserved waits, holds no room, and holds up later events of its partition key alone.
+//!
+//! | the other gate | then |
+//! |---|---|
+//! | confirms | DUPLICATE, with its place |
+//! | fails without effect | the key is reserved here |
+//! | is silent past its lease | the log is read from the reservation's cuts, beside all other admissions. Found: DUPLICATE. Not found: the next look comes later, and once [`unknown_deadline`](GateConfig::unknown_deadline) has passed since it was reserved, the key is reserved here and the event published |
+//! | was merely slow, and its publish lands after that | the log holds a copy; that gate is told what stands, and answers DUPLICATE |
+//! | is dead, and nobody sends its events again | every gate looks after reservations older than the deadline, twice in each such time |
+//!
+//! The place that receipts name never moves: `confirm` and `apply` of the index leave what stands and tell it (see
+//! [`eb_contract::stores`]). A duplicate whose first lies on a stream that today's policy would not choose names that
+//! one's key, which is read from the log.
+//!
 //! # Order, duplicates, cancellation
 //! - Two calls of [`Gate::admit`] made one after the other publish in that order where their partition keys are equal.
 //! - A duplicate of an event in flight waits for its outcome: DUPLICATE if it was admitted, QUARANTINE if it was admitted
 //!   with another payload, and the same error if it failed.
+//! - The bytes of duplicates that wait count towards [`max_waiting_bytes`](GateConfig::max_waiting_bytes).
 //! - Dropping an [`Admission`] does not withdraw the event.
 //!
 //! # Failures

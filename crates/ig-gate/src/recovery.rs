@@ -8,6 +8,9 @@
 //! 3. The checkpoint is committed at the heads, so that the next open reads little.
 //!
 //! Only then does the gate admit. A crash at any point leaves the former checkpoint, and the same reads again.
+//!
+//! With a shared index, reading starts at the oldest cut of any open reservation, so what a crashed gate published
+//! without telling is found. Reservations of which the log holds nothing are left to [`takeover`](crate::takeover).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,6 +70,12 @@ pub(crate) async fn recover(
             }
         }
         read += read_on(reader, index, topic, &listed, from, standing, &mut now).await?;
+    }
+    if stored.is_none() && read > 0 && reader.capabilities().retention {
+        tracing::warn!(
+            records = read,
+            "the index was empty and has been filled from streams that expire: events that have expired would be admitted again"
+        );
     }
     sort_cuts(&mut now);
     let checkpoint = IndexCheckpoint { key_version: KEY_VERSION, cuts: now };
