@@ -281,3 +281,12 @@ impl Dispatcher {
         }
     }
 }
+
+impl Drop for Dispatcher {
+    /// Nobody would take in what arrives from now on: it is refused, and what is at the door is answered with the rest.
+    fn drop(&mut self) {
+        self.intake.close();
+        self.intake.door().take(&mut self.entering);
+        self.entering.drain(..).for_each(|pending| self.scheduler.enqueue(pending));
+    }
+}

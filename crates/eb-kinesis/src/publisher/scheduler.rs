@@ -451,10 +451,10 @@ fn widest(config: &PublishConfig) -> usize {
 }
 
 impl Drop for Scheduler {
-    /// The runtime is going away with work unfinished: each record's caller is told what is known of it.
+    /// The task ends with work unfinished, as when its runtime ends: each record's caller is told what is known of it.
     fn drop(&mut self) {
         let gone = |effect| {
-            Error::new(ErrorKind::Closed, OP, "the runtime ended before the record was answered")
+            Error::new(ErrorKind::Closed, OP, "the publisher's task ended before the record was answered")
                 .at(&self.topic)
                 .with_effect(effect)
         };

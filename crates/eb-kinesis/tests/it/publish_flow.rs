@@ -223,19 +223,21 @@ async fn a_dropped_publisher_finishes_in_the_background_and_its_tasks_end() {
 
 #[test]
 fn a_runtime_that_ends_answers_what_is_left_by_what_is_known() {
-    let fakes = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let after = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stage = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let gate = Gate::new();
-    let (fake, calls) = stage.block_on(async {
+    let (fake, publisher, calls) = stage.block_on(async {
         let Stage { fake, publisher, topic } = Stage::new(1).await.warm().await;
         fake.script(Op::PutRecords, [Reaction::plain().hold(&gate)]);
         let calls: Vec<_> = (1..=3).map(|n| publisher.publish(&topic, record("a", n))).collect();
         gate.reached(1).await;
-        (fake, calls)
+        (fake, publisher, calls)
     });
     stage.shutdown_background();
-    let answers: Vec<_> = fakes.block_on(join_all(calls)).iter().map(told).collect();
+    let answers: Vec<_> = after.block_on(join_all(calls)).iter().map(told).collect();
     assert_eq!(answers, [("closed", UNKNOWN), ("closed", NONE), ("closed", NONE)]);
+    let late = after.block_on(publisher.publish(&topic(), record("a", 4)));
+    assert_eq!(told(&late), ("closed", NONE), "nobody waits for what nobody does");
     drop(fake);
 }
 
