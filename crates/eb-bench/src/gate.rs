@@ -119,7 +119,7 @@ fn admit(folder: &Path, inputs: &Arc<[Bytes]>) -> Result<Sample> {
 }
 
 /// The processor time of this process, user and system; 0 where the system does not tell.
-fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     // Fields 14 and 15 of /proc/self/stat, in hundredths of a second; the name before them ends with a bracket.
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();

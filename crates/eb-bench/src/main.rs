@@ -4,9 +4,13 @@
 mod counting;
 mod gate;
 mod index;
+mod kinesis;
+mod kinesis_read;
 mod measure;
 mod publish;
 mod raw;
+#[cfg(unix)]
+mod redis;
 mod replay;
 
 use std::path::PathBuf;
@@ -20,7 +24,8 @@ use crate::measure::{Result, Row};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
-    /// Groups to run: publish, replay, open, gate, index (all if none is named)
+    /// Groups to run: publish, replay, open, gate, index (these if none is named), kinesis (needs Node and npm), redis
+    /// (needs a redis-server)
     groups: Vec<String>,
     /// Rounds that count; one more warms up
     #[arg(long, default_value_t = 7)]
@@ -64,7 +69,14 @@ const GROUPS: &[(&str, Group)] = &[
     ("open", replay::open),
     ("gate", gate::run),
     ("index", |o, _| index::run(o)),
+    #[cfg(unix)]
+    ("redis", redis::run),
+    ("kinesis", kinesis::run),
+    ("kinesis-read", kinesis_read::run),
 ];
+
+/// Groups that run only when they are named: they need more than this workspace.
+const NAMED_ONLY: &[&str] = &["kinesis", "kinesis-read", "redis"];
 
 fn run(options: &Options) -> Result<()> {
     if let Some(unknown) = options.groups.iter().find(|g| GROUPS.iter().all(|(name, _)| name != g)) {
@@ -76,7 +88,8 @@ fn run(options: &Options) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&folder)?;
     let mut rows = Vec::new();
     for (name, group) in GROUPS {
-        if options.groups.is_empty() || options.groups.iter().any(|g| g == name) {
+        let unnamed = options.groups.is_empty() && !NAMED_ONLY.contains(name);
+        if unnamed || options.groups.iter().any(|g| g == name) {
             let measured = group(options, scratch.path())?;
             print(&measured);
             rows.extend(measured);
