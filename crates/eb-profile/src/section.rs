@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use ig_gate::yaml::nearest;
+
 use crate::error::{Place, ProfileError};
 use crate::interpolate::{self, Env, Expanded, VariableUse};
 use crate::secret::{MASK, Secret};
@@ -340,69 +342,8 @@ impl Scalar<'_> {
 
 /// "did you mean …" where one is near, and else what there is.
 pub(crate) fn suggestion(wrong: &str, known: &[&str]) -> String {
-    match nearest(wrong, known) {
+    match nearest(wrong, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known here: {}", known.join(", ")),
-    }
-}
-
-/// The known word that a typing error may have turned into `wrong`.
-///
-/// Near is: at most a third of the longer word's characters inserted, deleted, replaced or swapped with their neighbour, or one the
-/// beginning of the other (of three characters at least).
-pub(crate) fn nearest<'k>(wrong: &str, known: &[&'k str]) -> Option<&'k str> {
-    let wrong = wrong.to_ascii_lowercase().replace('-', "_");
-    if wrong.len() > 128 {
-        return None;
-    }
-    let scored = known.iter().filter_map(|k| {
-        let distance = strsim::damerau_levenshtein(&wrong, k);
-        let longer = wrong.chars().count().max(k.chars().count());
-        let begins = wrong.len() >= 3 && (k.starts_with(&wrong) || wrong.starts_with(k));
-        (distance * 3 <= longer || begins).then_some((distance, *k))
-    });
-    scored.min_by_key(|(distance, _)| *distance).map(|(_, k)| k)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const KNOWN: &[&str] =
-        &["event_bus_kind", "event_bus", "checkpoint_store", "admission_index", "quarantine"];
-
-    #[test]
-    fn typing_errors_are_recognised_and_strangers_are_not() {
-        let cases = [
-            ("event_bus_knd", Some("event_bus_kind")),
-            ("event-bus", Some("event_bus")),
-            ("EventBus", Some("event_bus")),
-            ("checkpoints_store", Some("checkpoint_store")),
-            ("admision_indx", Some("admission_index")),
-            ("quarantien", Some("quarantine")),
-            ("checkpoint", Some("checkpoint_store")),
-            ("kafka", None),
-            ("x", None),
-            ("", None),
-        ];
-        for (wrong, expected) in cases {
-            assert_eq!(nearest(wrong, KNOWN), expected, "{wrong}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_known_word_with_one_slip_finds_itself(which in 0..KNOWN.len(), at in 0usize..9, c in "[a-z]") {
-            let word = KNOWN[which];
-            let mut slipped = word.to_owned();
-            slipped.replace_range(at..=at, &c);
-            prop_assert_eq!(nearest(&slipped, KNOWN), Some(word));
-        }
-
-        #[test]
-        fn no_word_panics(wrong in "\\PC{0,200}") {
-            let _ = suggestion(&wrong, KNOWN);
-        }
     }
 }

@@ -153,35 +153,31 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The known word that differs from `found` the least, if by little enough to be a slip.
+/// The known word that a typing error may have turned into `wrong`.
+///
+/// Near is: at most a third of the longer word's characters inserted, deleted, replaced or swapped with their neighbour, or one the
+/// beginning of the other (of three characters at least). Case does not count, and `-` is `_`.
 #[must_use]
-pub fn nearest<'k>(found: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let allowed = (found.chars().count() / 3).max(2);
-    let scored = known.into_iter().map(|word| (distance(found, word), word));
-    scored.min_by_key(|(score, _)| *score).filter(|(score, _)| *score <= allowed).map(|(_, word)| word)
-}
-
-/// How many characters must be put in, taken out or replaced to get from one word to the other.
-fn distance(a: &str, b: &str) -> usize {
-    // Keys are short; what is not, is no slip of a known one.
-    const MAX: usize = 64;
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(MAX).collect(), b.chars().take(MAX).collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
+pub fn nearest<'k>(wrong: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // Known words are short; what is not, is no slip of one.
+    if wrong.len() > 128 {
+        return None;
     }
-    row[b.len()]
+    let wrong = wrong.to_ascii_lowercase().replace('-', "_");
+    let scored = known.into_iter().filter_map(|k| {
+        let plain = k.to_ascii_lowercase().replace('-', "_");
+        let distance = strsim::damerau_levenshtein(&wrong, &plain);
+        let longer = wrong.chars().count().max(plain.chars().count());
+        let begins = wrong.len() >= 3 && (plain.starts_with(&wrong) || wrong.starts_with(&plain));
+        (distance * 3 <= longer || begins).then_some((distance, k))
+    });
+    scored.min_by_key(|(distance, _)| *distance).map(|(_, k)| k)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]
@@ -245,5 +241,42 @@ mod tests {
             text.push_str(&format!("a{i}: &a{i} [{items}]\n"));
         }
         assert!(parse::<serde_json::Value>("a.yaml", text.as_bytes()).is_err());
+    }
+
+    const KNOWN: &[&str] =
+        &["event_bus_kind", "event_bus", "checkpoint_store", "admission_index", "quarantine"];
+
+    #[test]
+    fn typing_errors_are_recognised_and_strangers_are_not() {
+        let cases = [
+            ("event_bus_knd", Some("event_bus_kind")),
+            ("event-bus", Some("event_bus")),
+            ("EventBus", Some("event_bus")),
+            ("checkpoints_store", Some("checkpoint_store")),
+            ("admision_indx", Some("admission_index")),
+            ("quarantien", Some("quarantine")),
+            ("checkpoint", Some("checkpoint_store")),
+            ("kafka", None),
+            ("x", None),
+            ("", None),
+        ];
+        for (wrong, expected) in cases {
+            assert_eq!(nearest(wrong, KNOWN.iter().copied()), expected, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_known_word_with_one_slip_finds_itself(which in 0..KNOWN.len(), at in 0usize..9, c in "[a-z]") {
+            let word = KNOWN[which];
+            let mut slipped = word.to_owned();
+            slipped.replace_range(at..=at, &c);
+            prop_assert_eq!(nearest(&slipped, KNOWN.iter().copied()), Some(word));
+        }
+
+        #[test]
+        fn no_word_panics(wrong in "\\PC{0,200}") {
+            let _ = nearest(&wrong, KNOWN.iter().copied());
+        }
     }
 }

@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use eb_contract::{
-    Cut, ErrorKind, EventBusReader, EventBusReaderExt as _, Head, Offset, PartitionId, ReadBatch, ReadLimit,
-    ReadState, Record, StartAt, Topic,
+    Cursor, Cut, ErrorKind, EventBusReader, EventBusReaderExt as _, Head, Offset, PartitionId, ReadBatch,
+    ReadLimit, ReadState, Record, StartAt, Topic,
 };
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use crate::args::{self, Global};
 use crate::commands::{FIRST_STEP, open_reading};
@@ -52,10 +54,6 @@ async fn partitions(reader: &dyn EventBusReader, args: &args::Tail) -> Result<Ve
     } else if args.from_offset.is_some() && ids.len() != 1 {
         let what = format!("--from-offset needs --partition: {} has {} partitions", args.topic, ids.len());
         return Err(Failure::usage(what).advise("an offset means something in one partition only"));
-    } else if args.last.is_some() && args.follow && ids.len() != 1 {
-        let what =
-            format!("--last with --follow needs --partition: {} has {} partitions", args.topic, ids.len());
-        return Err(Failure::usage(what).advise("or leave one of them out"));
     }
     Ok(ids)
 }
@@ -76,15 +74,17 @@ async fn print(
     }
     if let [partition] = partitions {
         let head = reader.head(&args.topic, *partition).await?;
-        let mut cursor = reader.cursor(&args.topic, *partition, start(reader, args, &head)?).await?;
-        while printer.wants_more() {
-            let batch = cursor.next(printer.limit().waiting(WAIT)).await?;
-            printer.batch(&batch)?;
-            if matches!(batch.state, ReadState::Closed { .. }) {
-                break;
-            }
+        let cursor = reader.cursor(&args.topic, *partition, start(reader, args, &head)?).await?;
+        return follow(vec![cursor], printer).await;
+    }
+    if args.last.is_some() {
+        // Only where offsets count records, and there partitions neither split nor merge.
+        let mut cursors = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let head = reader.head(&args.topic, *partition).await?;
+            cursors.push(reader.cursor(&args.topic, *partition, start(reader, args, &head)?).await?);
         }
-        return Ok(());
+        return follow(cursors, printer).await;
     }
     let start = plain_start(args);
     let mut tail = reader.tail_topic(&args.topic, start, printer.limit().waiting(WAIT)).await?;
@@ -92,6 +92,26 @@ async fn print(
         && let Some(read) = tail.next().await
     {
         printer.batch(&read?.1)?;
+    }
+    Ok(())
+}
+
+/// Reads partitions side by side, each in its order, until all have ended or no more is wanted.
+async fn follow(cursors: Vec<Box<dyn Cursor>>, printer: &mut Printer<'_>) -> Result<(), Failure> {
+    let limit = |printer: &Printer<'_>| printer.limit().waiting(WAIT);
+    let read = |mut cursor: Box<dyn Cursor>, limit: ReadLimit| async move {
+        let batch = cursor.next(limit).await;
+        (cursor, batch)
+    };
+    let mut reads: FuturesUnordered<_> = cursors.into_iter().map(|c| read(c, limit(printer))).collect();
+    while printer.wants_more()
+        && let Some((cursor, batch)) = reads.next().await
+    {
+        let batch = batch?;
+        printer.batch(&batch)?;
+        if !matches!(batch.state, ReadState::Closed { .. }) {
+            reads.push(read(cursor, limit(printer)));
+        }
     }
     Ok(())
 }

@@ -96,7 +96,13 @@ fn all_partitions_are_read_and_offsets_need_one() {
         ran.stderr.starts_with("eb: --from-offset needs --partition: fp.bus.audit.v1 has 4 partitions; "),
         "{ran:?}"
     );
-    place.eb(&["tail", "--topic", AUDIT, "--last", "1", "--follow"]).ended(2);
+    let args = ["tail", "--topic", AUDIT, "--last", "2", "--follow", "--max", "8"];
+    let last = place.eb(&args).ended(0).lines();
+    for partition in 0..4 {
+        let here: Vec<_> = last.iter().filter(|r| r["partition_id"] == partition).collect();
+        let whole = tail(&place, &["--partition", &partition.to_string(), "--last", "2"]);
+        assert_eq!(ids(&here.into_iter().cloned().collect::<Vec<_>>()), whole, "the last two of each");
+    }
     assert_eq!(
         place.eb(&["tail", "--topic", AUDIT, "--last", "1"]).ended(0).lines().len(),
         4,

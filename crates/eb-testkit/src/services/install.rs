@@ -45,12 +45,19 @@ pub(crate) fn run(command: &mut Command, advice: &str) -> Result<()> {
     Err(ServiceError::new(format!("{program} failed with {}: {end}; {advice}", output.status)))
 }
 
+const NODE: &str = "Node 18 or newer with npm is needed, and the npm registry";
+
+/// Makes sure that there is a Node to run an engine with: LocalStack would wait for a minute for one that cannot start.
+pub(crate) fn need_node() -> Result<()> {
+    run(Command::new("node").arg("--version"), NODE)
+}
+
 /// An npm package of an exact version under `prefix`. Gives back the package's folder.
 pub(crate) fn npm(prefix: &Path, package: &str, version: &str) -> Result<PathBuf> {
     let mut command = Command::new("npm");
     command.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--save-exact", "--prefix"]);
     command.arg(prefix).arg(format!("{package}@{version}"));
-    run(&mut command, "Node 18 or newer with npm is needed, and the npm registry")?;
+    run(&mut command, NODE)?;
     Ok(prefix.join("node_modules").join(package))
 }
 

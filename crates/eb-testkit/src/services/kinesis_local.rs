@@ -48,6 +48,7 @@ impl KinesisLocal {
     }
 
     pub(crate) fn install() -> Result<PathBuf> {
+        install::need_node()?;
         let installed = install::once(&format!("kinesis-local-{VERSION}"), |target| {
             install::npm(target, "kinesis-local", VERSION).map(drop)
         })?;

@@ -40,6 +40,7 @@ impl LocalStack {
     }
 
     pub(crate) fn install() -> Result<PathBuf> {
+        install::need_node()?;
         install::once(&format!("localstack-{VERSION}"), |target| {
             let advice = "Python 3.10 to 3.12 with venv is needed, and the PyPI registry";
             let venv = target.join("venv");
