@@ -30,6 +30,8 @@
 //! that a key gets must rise: one that does not is a `ProtocolViolation`, which is the record's answer and is logged as an
 //! error, and the records behind it are `NotAttempted`. (The numbers of the 32,768 to 65,536 keys that were ACKed last
 //! are remembered.) A key's throughput is one record per round trip; a topic's is not bounded by that.
+//! Packing many records of a key into one, as Amazon's producer library does, would lift that, and is not offered: such
+//! records would share a sequence number, and every other reader of the stream would have to unpack them.
 //!
 //! ## What each failure does
 //! | what came back | the record | later records of its key |
