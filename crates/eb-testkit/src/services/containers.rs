@@ -160,7 +160,8 @@ fn port_variable(service: Service) -> Option<&'static str> {
     match service {
         Service::Postgres => Some("EB_POSTGRES_PORT"),
         Service::LocalStack => Some("EB_LOCALSTACK_PORT"),
-        Service::KinesisLocal | Service::Redis => None,
+        Service::Redis => Some("EB_REDIS_PORT"),
+        Service::KinesisLocal => None,
     }
 }
 
