@@ -58,6 +58,19 @@
 //! Each store has a pool of its own ([`PgConfig::max_connections`]). Encryption is TLS with verification or none
 //! ([`Tls`]). A connection that failed or was given up on is closed, never handed on. A pooler in between must
 //! keep sessions together (prepared statements and session settings are used).
+//!
+//! # Measured
+//! `cargo run --release -p eb-checkpoint-pg --example stores_bench`: a Postgres 15 of this machine with `fsync` on, two
+//! cores with much other work beside (so the ratios tell more than the rates); rounds take turns, medians of 15.
+//!
+//! | | a second | client, µs CPU each | bare statements of the same work | ratio |
+//! |---|---|---|---|---|
+//! | checkpoint commits, 1 at once | 141 | 88 | 153 prepared `UPDATE`s on the same pool | 0.92 |
+//! | checkpoint commits, 8 at once | 946 | 46 | 821 | 1.15 |
+//! | reservations, 2 callers of 500 keys | 24,000 | 1.9 | 54,000 rows in batched `INSERT`s | 0.45 |
+//! | reserved and confirmed, the same | 17,400 | 2.4 | 54,000 | 0.32 |
+//!
+//! A reservation is more than its `INSERT`: it asks for the entry before and looks after, by two indexes.
 
 mod admission;
 mod checkpoint;
