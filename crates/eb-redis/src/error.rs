@@ -139,7 +139,7 @@ pub(crate) fn corrupt(op: &'static str, key: impl Into<String>, message: impl In
 }
 
 pub(crate) fn out_of_range(place: &str, oldest: Option<Offset>) -> Error {
-    let left = oldest.map_or("nothing is left".to_owned(), |o| format!("the oldest left is {o}"));
+    let left = oldest.map_or("nothing is left behind them".to_owned(), |o| format!("the oldest left is {o}"));
     let message = format!("records behind this cut were deleted, or may have been; {left}");
     Error::new(ErrorKind::OutOfRange { oldest }, "read", message)
         .at(place)

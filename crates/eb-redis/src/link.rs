@@ -75,6 +75,9 @@ impl Link {
             let changed = before.is_some() && *e.kind() == ErrorKind::InvalidInput;
             if changed { now_unavailable(&e) } else { e }.at_if_none(&self.config.url)
         })?);
+        if before.is_some() {
+            tracing::info!(server = %self.config.url, connection = session.number, "connected again");
+        }
         *self.current.write() = Some(session.clone());
         Ok(session)
     }

@@ -29,6 +29,8 @@ pub(crate) struct Weakness {
     pub(crate) loss: &'static str,
     /// What to set.
     pub(crate) remedy: &'static str,
+    /// It ends by itself.
+    pub(crate) passes: bool,
 }
 
 impl Server {
@@ -79,7 +81,8 @@ impl Server {
     /// Why a crash could take what was ACKed; empty where nothing could.
     pub(crate) fn weaknesses(&self) -> Vec<Weakness> {
         let mut found = Vec::new();
-        let mut weak = |fact: String, loss, remedy| found.push(Weakness { fact, loss, remedy });
+        let mut weak =
+            |fact: String, loss, remedy| found.push(Weakness { fact, loss, remedy, passes: false });
         match &self.settings {
             None => weak(
                 "the user may not run CONFIG GET, so nobody knows when the server syncs".to_owned(),
@@ -101,15 +104,6 @@ impl Server {
                 }
             }
         }
-        let first_rewrite = self.number("aof_base_size") == 0
-            && (self.info("aof_rewrite_in_progress") == "1" || self.info("aof_rewrite_scheduled") == "1");
-        if self.info("aof_enabled") == "1" && first_rewrite {
-            weak(
-                "the append-only file is just being made".to_owned(),
-                "a crash of the server before it is made can take everything since",
-                "wait until the first rewrite is done",
-            );
-        }
         if self.info("cluster_enabled") == "1" {
             weak(
                 "the server is a node of a Cluster".to_owned(),
@@ -125,6 +119,16 @@ impl Server {
                 "use a standalone server",
             );
         }
+        let first_rewrite = self.number("aof_base_size") == 0
+            && (self.info("aof_rewrite_in_progress") == "1" || self.info("aof_rewrite_scheduled") == "1");
+        if self.info("aof_enabled") == "1" && first_rewrite {
+            found.push(Weakness {
+                fact: "the append-only file is just being made".to_owned(),
+                loss: "a crash of the server before it is made can take everything since",
+                remedy: "wait until its first rewrite is done",
+                passes: true,
+            });
+        }
         found
     }
 
@@ -138,7 +142,9 @@ impl Server {
         let remedies: Vec<_> = found.iter().map(|w| w.remedy).collect();
         let message = format!("an answer of this server is no durable ACK: {}", facts.join("; "));
         let advice = format!("{}, or set accept_weaker_ack", remedies.join("; "));
-        Err(Error::new(ErrorKind::InvalidInput, op, message).advise(advice))
+        let passes = found.iter().all(|w| w.passes);
+        let kind = if passes { ErrorKind::Unavailable } else { ErrorKind::InvalidInput };
+        Err(Error::new(kind, op, message).advise(advice))
     }
 }
 
@@ -222,13 +228,14 @@ mod tests {
 
     #[test]
     fn replicas_clusters_and_a_file_in_the_making_weaken_an_ack() {
-        for (from, to, named) in [
-            ("connected_slaves:0", "connected_slaves:2", "2 replicas"),
-            ("cluster_enabled:0", "cluster_enabled:1", "Cluster"),
-            ("aof_rewrite_in_progress:0", "aof_rewrite_in_progress:1", "just being made"),
+        for (from, to, named, retryable) in [
+            ("connected_slaves:0", "connected_slaves:2", "2 replicas", false),
+            ("cluster_enabled:0", "cluster_enabled:1", "Cluster", false),
+            ("aof_rewrite_in_progress:0", "aof_rewrite_in_progress:1", "just being made", true),
         ] {
             let e = Server::new(&INFO.replace(from, to), settings(&[])).demand_durable("open").unwrap_err();
             assert!(e.to_string().contains(named), "{e}");
+            assert_eq!(e.is_retryable(), retryable, "{e}");
         }
     }
 

@@ -5,6 +5,7 @@ use eb_contract::{
     ReadLimit, StartAt, Topic,
 };
 use eb_redis::RedisBus;
+use eb_testkit::Rng;
 use eb_testkit::services::RedisWire;
 
 use crate::common::{number, own_bus, read_all, record, shared_server, topic};
@@ -164,4 +165,79 @@ async fn streams_of_somebody_else_are_not_taken_for_a_topic() {
     wire.must(&["XGROUP", "CREATE", &format!("{{{prefix}}}:s:u:0"), "made", "0", "MKSTREAM"]).unwrap();
     bus.admin().create_topic(&topic("u"), 2).await.unwrap();
     bus.publisher().publish(&topic("u"), record("k", 1)).await.unwrap();
+}
+
+/// Everything that was ever appended, and whether it is still there.
+type Model = Vec<(Offset, usize, bool)>;
+
+/// What a cut may answer: exactly what follows it, unless something that followed it is gone.
+async fn expect_honest(bus: &RedisBus, topic: &Topic, model: &Model, cut: Cut, exact: bool) {
+    let behind: Vec<_> = model.iter().filter(|(at, ..)| cut.is_before(at) == Some(true)).collect();
+    let gone = behind.iter().any(|(.., there)| !there);
+    match read_from(bus, topic, StartAt::Cut(cut)).await {
+        Ok(read) => {
+            assert!(!gone, "`{cut}` stepped over what is gone");
+            assert_eq!(read, behind.iter().map(|(_, n, _)| *n).collect::<Vec<_>>(), "behind `{cut}`");
+        }
+        Err(e) => {
+            let oldest = oldest(&e);
+            assert!(gone || !exact, "`{cut}` was refused, and nothing behind it is gone: {e}");
+            // Reading goes on at the place that is named, to the end.
+            if let Some(oldest) = oldest {
+                let left = read_from(bus, topic, StartAt::Cut(Cut::Next(oldest))).await.unwrap();
+                let expected: Vec<_> =
+                    model.iter().filter(|(at, ..)| *at >= oldest).map(|(_, n, _)| *n).collect();
+                assert_eq!(left, expected, "from the oldest left, {oldest}");
+            } else {
+                let last_gone = model.iter().filter(|(.., there)| !there).map(|(at, ..)| *at).last();
+                let behind = model.iter().any(|(at, _, there)| *there && Some(*at) > last_gone);
+                assert!(!behind, "`{cut}`: nothing is said to be left behind what is gone");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_was_deleted_by_whom_no_cut_skips_a_record_unsaid() {
+    let seed = eb_testkit::seed();
+    println!("seed {seed}");
+    let mut rng = Rng::new(seed);
+    for by_hand in [false, true] {
+        let (bus, topic, acked, mut wire, key) = filled(5).await;
+        let publisher = bus.publisher();
+        let mut model: Model = acked.iter().enumerate().map(|(n, at)| (at.offset, n, true)).collect();
+        for _ in 0..30 {
+            let target = model[rng.index(model.len())].0;
+            match rng.range(0..10) {
+                0..5 => {
+                    for _ in 0..rng.range(1..6) {
+                        let n = model.len();
+                        let at = publisher.publish(&topic, record("k", n)).await.unwrap();
+                        model.push((at.offset, n, true));
+                    }
+                }
+                5..7 => {
+                    bus.admin().trim(&topic, P0, &Cut::Next(target)).await.unwrap();
+                    model.iter_mut().filter(|(at, ..)| *at < target).for_each(|m| m.2 = false);
+                }
+                7 | 8 if by_hand => {
+                    wire.must(&["XTRIM", &key, "MINID", &target.to_string()]).unwrap();
+                    model.iter_mut().filter(|(at, ..)| *at < target).for_each(|m| m.2 = false);
+                }
+                9 if by_hand => {
+                    wire.must(&["XDEL", &key, &target.to_string()]).unwrap();
+                    model.iter_mut().filter(|(at, ..)| *at == target).for_each(|m| m.2 = false);
+                }
+                _ => {
+                    bus.admin().trim(&topic, P0, &Cut::After(target)).await.unwrap();
+                    model.iter_mut().filter(|(at, ..)| *at <= target).for_each(|m| m.2 = false);
+                }
+            }
+            expect_honest(&bus, &topic, &model, Cut::Begin, !by_hand).await;
+            for n in 0..model.len() {
+                expect_honest(&bus, &topic, &model, Cut::Next(model[n].0), !by_hand).await;
+                expect_honest(&bus, &topic, &model, Cut::After(model[n].0), !by_hand).await;
+            }
+        }
+    }
 }
