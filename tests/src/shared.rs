@@ -11,7 +11,7 @@ use bytes::Bytes;
 use eb_checkpoint_pg::{PgAdmissionIndex, PgConfig, PgIndexConfig};
 use eb_contract::Topic;
 use eb_file::{FileBus, FileBusConfig};
-use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames};
+use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames, Timeouts};
 use eb_testkit::events::{Generator, Mix};
 use ig_gate::policy::{PolicyFile, PolicyFiles};
 use ig_gate::{Gate, GateConfig, GateParts, LogQuarantine, Policy};
@@ -44,6 +44,8 @@ pub struct Setup {
     pub lease_ms: u64,
     /// Its deadline for unknown outcomes, in milliseconds.
     pub deadline_ms: u64,
+    /// How long its bus waits for one answer, in milliseconds.
+    pub patience_ms: u64,
 }
 
 impl Setup {
@@ -64,6 +66,7 @@ impl Setup {
             ("window", self.window as u64),
             ("lease_ms", self.lease_ms),
             ("deadline_ms", self.deadline_ms),
+            ("patience_ms", self.patience_ms),
         ];
         command
             .args(texts.map(|(name, value)| format!("{name}={value}")))
@@ -92,6 +95,7 @@ impl Setup {
             window: usize::try_from(number("window")?)?,
             lease_ms: number("lease_ms")?,
             deadline_ms: number("deadline_ms")?,
+            patience_ms: number("patience_ms")?,
         })
     }
 
@@ -112,7 +116,10 @@ impl Setup {
     /// When it cannot be opened.
     pub async fn bus(&self) -> Result<KinesisBus, Failed> {
         let streams = StreamNames { prefix: self.prefix.clone(), ..StreamNames::default() };
-        Ok(KinesisBus::open(KinesisConfig { streams, ..KinesisConfig::emulator(&self.kinesis) }).await?)
+        let patience = Duration::from_millis(self.patience_ms);
+        let emulator = KinesisConfig::emulator(&self.kinesis);
+        let timeouts = Timeouts { attempt: patience, ..emulator.timeouts };
+        Ok(KinesisBus::open(KinesisConfig { streams, timeouts, ..emulator }).await?)
     }
 
     /// The index, as a gate of this name has it.

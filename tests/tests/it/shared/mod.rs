@@ -6,6 +6,7 @@
 mod consumers;
 mod gates;
 mod lost_answers;
+mod outage;
 
 use eb_contract::{EventBusAdmin as _, EventBusReader as _, EventBusReaderExt as _, Record, StartAt};
 use eb_system_tests::shared::{Setup, policy};
@@ -32,6 +33,7 @@ fn place(name: &str, seed: u64) -> Place {
         window: 64,
         lease_ms: 400,
         deadline_ms: 3_000,
+        patience_ms: 10_000,
     };
     Place { setup, _folder: folder }
 }
