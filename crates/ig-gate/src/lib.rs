@@ -110,6 +110,12 @@
 //! # }).unwrap();
 //! ```
 //!
+//! # What an admission costs
+//! `cargo run --release -p ig-gate --example admission_work` on one of two shared cores, with an index in memory and a bus
+//! that ACKs at once: 5.2 µs for each event of 600 B (190,000 a second), 7.8 µs at 761 B (128,000), three times what
+//! reading the event into a `serde_json::Value` takes. By the profile at 761 B: parsing and envelope schema 25 %, payload
+//! schema 10 %, hashes 9 %, the index in memory 16 %, allocation spread over all of these 18 %, clocks 3 %.
+//!
 //! # Where things are
 //! `admission` (one input from call to answer), `inflight` (keys being decided), `sequencer` (events that wait for their
 //! turn), `reconcile` and `takeover` (unknown outcomes), `checkpoint` and `progress` (how far index and log are), `recovery`
