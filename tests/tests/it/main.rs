@@ -1,4 +1,6 @@
-//! Whole-system tests: real processes that are killed, and a disk that fails.
+//! Whole-system tests: real processes that are killed, services that go away, and a disk that fails.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
 mod corpus;
 mod fault;
