@@ -1,5 +1,5 @@
 //! Processes that share a bus on Kinesis and a Postgres, and are killed: `eb-test-shared gate|consume name=value…`; see
-//! [`Setup`] for the names.
+//! [`Setup`](eb_system_tests::shared::Setup) for the names.
 //!
 //! - `gate` sends the suite's events through a gate of its own, each until there is an answer for it, and says every
 //!   receipt.

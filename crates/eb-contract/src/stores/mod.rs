@@ -1,7 +1,7 @@
 //! The stores: durable state beside the log.
 
-mod admission;
-mod checkpoint;
+pub mod admission;
+pub mod checkpoint;
 
 pub use admission::{
     AdmissionEntry, AdmissionIndex, AdmissionKey, Confirmation, IndexCheckpoint, IndexCut, OpenReservation,
