@@ -209,5 +209,5 @@ fn containers_that_were_asked_for_are_not_replaced_by_something_else() {
         text(&ran.stderr),
         "cargo xtask: no containers: the engine sleeps; start the engine, or leave out --docker\n"
     );
-    assert_eq!(text(&place.run(&["status"]).stdout).matches(" down").count(), 3);
+    assert_eq!(text(&place.run(&["status"]).stdout).matches(" down").count(), 4);
 }
