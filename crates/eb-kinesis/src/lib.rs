@@ -86,6 +86,7 @@
 //! | what the service says | what the cursor says |
 //! |---|---|
 //! | `MillisBehindLatest` 0, with or without records | `CaughtUp` once they are handed out, unless that is more than a second later |
+//! | `MillisBehindLatest` 0 with as many records as were asked for, or a MiB of them | `More`: an engine that measures by arrival times says 0 also in the middle of a millisecond |
 //! | a page, with or without records, further behind, or that does not say how far | `More` |
 //! | no next iterator | `Closed` with the children that the page names, else `ListShards`; the cut is `End` |
 //! | the record of an `After` again, or ones further back | dropped, once it is clear that it is the same stream; else `WrongIncarnation` |

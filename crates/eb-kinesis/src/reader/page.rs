@@ -17,6 +17,9 @@ use crate::{error, shards};
 /// What the Kinesis Producer Library puts before many records that it has packed into one.
 const AGGREGATED: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
 
+/// A page of so many bytes may have been cut short: the service stops at 10 MiB, or after what two seconds allow.
+const CUT_SHORT_BYTES: usize = 1 << 20;
+
 /// A record as it came, its number and time read.
 #[derive(Debug)]
 pub(crate) struct Raw {
@@ -44,14 +47,23 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Reads an answer. Numbers must rise within a page.
-    pub(crate) fn read(shard: &Shard, answer: GetRecordsOutput, asked_at: Timestamp) -> Result<Self> {
+    /// Reads the answer to a call for up to `limit` records. Numbers must rise within a page.
+    pub(crate) fn read(
+        shard: &Shard,
+        answer: GetRecordsOutput,
+        limit: usize,
+        asked_at: Timestamp,
+    ) -> Result<Self> {
         let behind = answer.millis_behind_latest;
+        // An engine that takes the distance by arrival times says 0 also where a page ends in the middle of a
+        // millisecond: after a page that may have been cut short, only the next call tells.
+        let bytes: usize = answer.records.iter().map(|r| r.data().as_ref().len()).sum();
+        let whole = answer.records.len() < limit && bytes < CUT_SHORT_BYTES;
         let children = answer.child_shards.unwrap_or_default().into_iter().map(|c| child(shard, &c));
         let mut page = Self {
             records: VecDeque::with_capacity(answer.records.len()),
             next: answer.next_shard_iterator.filter(|i| !i.is_empty()),
-            caught_up: behind == Some(0),
+            caught_up: behind == Some(0) && whole,
             behind,
             children: children.collect::<Result<_>>()?,
             asked_at,

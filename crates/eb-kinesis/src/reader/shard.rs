@@ -136,15 +136,15 @@ impl Shard {
 
     /// A page of at most `limit` records.
     pub(crate) async fn page(&self, iterator: &str, limit: usize) -> Result<Got> {
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let asked = i32::try_from(limit).unwrap_or(i32::MAX);
         let mut patience = Patience::new(self);
         loop {
             self.reads.pages.turn().await;
             let asked_at = Timestamp::now();
-            let request = self.shared.client.get_records().shard_iterator(iterator).limit(limit);
+            let request = self.shared.client.get_records().shard_iterator(iterator).limit(asked);
             let e = match request.send().await {
                 Ok(answer) => {
-                    let page = Page::read(self, answer, asked_at)?;
+                    let page = Page::read(self, answer, limit, asked_at)?;
                     self.reads.pages.brought(page.bytes());
                     if let Some(last) = page.records.back() {
                         self.reads.saw(&self.life, last.offset, last.arrived);

@@ -54,6 +54,20 @@ async fn an_iterator_that_expires_again_and_again_is_an_error_and_the_cursor_sta
     assert_eq!(rest(&mut *cursor).await.0, [0, 1]);
 }
 
+/// The engine of LocalStack takes the distance by arrival times: it is 0 also where a page ends within a millisecond.
+#[tokio::test]
+async fn a_full_page_that_is_said_to_be_the_last_is_not_taken_for_the_end() {
+    let scene = Scene::new(1).await.reading(|r| r.max_records_per_call = 3);
+    let stored = scene.put(0, 8);
+    scene.fake.script_by(Op::GetRecords, |_| Some(Reaction::plain().millis_behind(0)));
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    assert_eq!(rest(&mut *cursor).await.0, (0..8).collect::<Vec<_>>());
+    let reader = scene.reader().await;
+    assert_eq!(reader.head(&scene.topic, P0).await.unwrap().cut, after(&stored[7]));
+    let read = reader.read_to_head(&scene.topic, P0, StartAt::Earliest).await.unwrap();
+    assert_eq!(numbers(&read), (0..8).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn the_record_of_an_after_that_comes_again_is_dropped() {
     let scene = Scene::new(1).await.reading(|r| r.max_records_per_call = 2);
