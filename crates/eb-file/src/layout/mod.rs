@@ -1,19 +1,24 @@
 //! Names of files, and the two metadata files: `bus.json` and `topic.json` (FORMAT.md, section 1).
 
+mod meta;
+mod partition;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-use eb_contract::{BusIncarnation, Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
-use serde::{Deserialize, Serialize};
+use eb_contract::{Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
 
-use crate::disk::{DirEntry, Disk, OpenMode, read_small, replace_file};
+pub use self::meta::TopicMeta;
+use self::meta::{BusFile, TopicFile, VERSION, json_line, parse_meta};
+pub use self::partition::PartitionFiles;
+use self::partition::check_placeable;
+use crate::disk::{Disk, OpenMode, read_small, replace_file};
 use crate::error::{corrupt, io_error};
 use crate::lock::lock_for_a_moment;
 
 /// The most partitions of a topic.
 pub const MAX_PARTITIONS: u32 = 4096;
 
-const VERSION: u32 = 1;
 const BUS_FORMAT: &str = "eb-file";
 const TOPIC_FORMAT: &str = "eb-file-topic";
 const BUS_FILE: &str = "bus.json";
@@ -22,96 +27,6 @@ const TOPIC_FILE: &str = "topic.json";
 const TOPIC_LOCK: &str = "topic.lock";
 const CHECKPOINTS: &str = "checkpoints";
 const META_LIMIT: usize = 4096;
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BusFile {
-    format: String,
-    version: u32,
-    created_at_utc: Timestamp,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TopicFile {
-    format: String,
-    version: u32,
-    topic: Topic,
-    partitions: u32,
-    incarnation: String,
-    created_at_utc: Timestamp,
-}
-
-/// Only what every version has, so that a later one is named instead of being called damaged.
-#[derive(Deserialize)]
-struct Versioned {
-    format: String,
-    version: u32,
-}
-
-/// What `topic.json` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicMeta {
-    /// The topic.
-    pub topic: Topic,
-    /// How many partitions it has, at least 1.
-    pub partitions: u32,
-    /// Which life of the topic this is.
-    pub incarnation: [u8; 16],
-}
-
-impl TopicMeta {
-    /// The incarnation as 32 hex digits.
-    ///
-    /// # Panics
-    /// Never: hex digits are always an incarnation.
-    #[must_use]
-    pub fn bus_incarnation(&self) -> BusIncarnation {
-        let hex = format!("{:032x}", u128::from_be_bytes(self.incarnation));
-        BusIncarnation::new(&hex).expect("32 hex digits are printable ASCII")
-    }
-}
-
-/// The files of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionFiles {
-    /// The topic's folder.
-    pub dir: PathBuf,
-    /// The active log.
-    pub log: PathBuf,
-    /// Watermark and index.
-    pub sidecar: PathBuf,
-    /// The writer's lock.
-    pub lock: PathBuf,
-    stem: String,
-}
-
-impl PartitionFiles {
-    fn new(dir: PathBuf, partition: PartitionId) -> Self {
-        let stem = format!("partition={partition}");
-        let file = |extension: &str| dir.join(format!("{stem}.{extension}"));
-        Self { log: file("jsonl"), sidecar: file("idx"), lock: file("lock"), stem, dir }
-    }
-
-    /// What the names of set-aside files begin with.
-    #[must_use]
-    pub fn torn_prefix(&self) -> String {
-        format!("{}.torn-", self.stem)
-    }
-
-    /// What a set-aside file is called until it is whole.
-    #[must_use]
-    pub fn torn_temporary(&self) -> PathBuf {
-        self.dir.join(format!("{}tmp", self.torn_prefix()))
-    }
-
-    /// The name of a file for bytes that are set aside now. No colon, so that it is a name everywhere.
-    #[must_use]
-    pub fn torn(&self, now: Timestamp) -> PathBuf {
-        let compact: String = now.to_string().chars().filter(|c| !matches!(c, '-' | ':')).collect();
-        self.dir.join(format!("{}{compact}", self.torn_prefix()))
-    }
-}
 
 /// A folder in which the creation of a topic has begun and not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -387,67 +302,6 @@ fn is_reserved(name: &str) -> bool {
     [CHECKPOINTS, BUS_FILE, BUS_LOCK, "bus.json.tmp"]
         .iter()
         .any(|reserved| name.eq_ignore_ascii_case(reserved))
-}
-
-/// Refuses a folder with a log that this version would silently skip.
-fn check_placeable(op: &'static str, dir: &Path, names: &[DirEntry], partitions: u32) -> Result<()> {
-    for entry in names {
-        let Some(middle) = entry.name.strip_prefix("partition=").and_then(|n| n.strip_suffix(".jsonl"))
-        else {
-            continue;
-        };
-        let number = |text: &str| text.parse::<u32>().ok().filter(|n| n.to_string() == text);
-        if number(middle).is_some_and(|n| n < partitions) {
-            continue;
-        }
-        let path = dir.join(&entry.name);
-        let sealed = middle.split_once('.').is_some_and(|(n, base)| {
-            number(n).is_some() && base.len() == 20 && base.bytes().all(|b| b.is_ascii_digit())
-        });
-        return Err(if sealed {
-            Error::new(ErrorKind::WrongVersion, op, "a sealed segment, which format version 1 does not read")
-                .at(path.display())
-                .advise("use a newer program")
-        } else {
-            let what = format!("not a log of one of the topic's {partitions} partitions");
-            corrupt(op, &path, None, None, what)
-                .advise("move it out of the folder if it does not belong there")
-        });
-    }
-    Ok(())
-}
-
-fn parse_meta<T: for<'de> Deserialize<'de>>(
-    op: &'static str,
-    path: &Path,
-    bytes: &[u8],
-    format: &str,
-) -> Result<T> {
-    let bad =
-        |e: serde_json::Error| corrupt(op, path, None, None, format!("it is not what it should be: {e}"));
-    let head: Versioned = serde_json::from_slice(bytes).map_err(bad)?;
-    if head.format != format {
-        return Err(corrupt(
-            op,
-            path,
-            None,
-            None,
-            format!("its format is {:?}, not {format:?}", head.format),
-        ));
-    }
-    if head.version != VERSION {
-        let what = format!("format version {}, this program knows {VERSION}", head.version);
-        return Err(Error::new(ErrorKind::WrongVersion, op, what)
-            .at(path.display())
-            .advise("use a newer program"));
-    }
-    serde_json::from_slice(bytes).map_err(bad)
-}
-
-fn json_line(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(value).expect("plain structs of strings and numbers always serialise");
-    bytes.push(b'\n');
-    bytes
 }
 
 /// Makes a folder and those above it, each durable in the one above. Also where they are there already: whoever made them
