@@ -21,7 +21,8 @@
 //! | envelope, record | [`EnvelopeRef`], [`PublishRecord`], [`Record`], [`ReadBatch`], [`EbRef`] |
 //! | bus | [`EventBusPublisher`], [`EventBusReader`], [`Cursor`], [`EventBusAdmin`] and [`Capabilities`] |
 //! | ext, tail | conveniences nobody implements: [`EventBusReaderExt`], [`TopicTail`] |
-//! | [`stores`] | [`stores::CheckpointStore`], [`stores::AdmissionIndex`] |
+//! | group | [`EventBusGroups`]: consumer groups that a service keeps itself |
+//! | [`stores`] | [`stores::CheckpointStore`], [`stores::AdmissionIndex`], [`stores::LeaseStore`], [`stores::ProcessedStore`], [`stores::DeadLetterStore`] |
 //! | [`digest`] | digests of what a bus holds, equal on any backend that holds the same facts |
 //! | error | [`Error`]: kind, may I retry, what happened |
 //!
@@ -37,6 +38,7 @@ mod eb_ref;
 mod envelope;
 mod error;
 mod ext;
+mod group;
 mod names;
 mod offset;
 mod partition;
@@ -55,6 +57,7 @@ pub use envelope::{EnvelopeError, EnvelopeLimits, EnvelopeRef};
 pub use error::{Effect, Error, ErrorKind, Result, Retry};
 pub use ext::EventBusReaderExt;
 pub use futures_core::future::BoxFuture;
+pub use group::{Delivery, DeliveryLimit, EventBusGroups, GroupBacklog, GroupMember};
 pub use names::{BusIncarnation, ConsumerName, InvalidName, PartitionId, PartitionKey, Topic};
 pub use offset::{InvalidOffset, Offset, OffsetKind};
 pub use partition::{key_hash, partition_for};

@@ -2,9 +2,18 @@
 
 pub mod admission;
 pub mod checkpoint;
+pub mod dead_letter;
+pub mod lease;
+pub mod processed;
 
 pub use admission::{
     AdmissionEntry, AdmissionIndex, AdmissionKey, Confirmation, IndexCheckpoint, IndexCut, OpenReservation,
     PolicyEpoch, PolicyRev, ReservationId, ReserveRequest, Reserved,
 };
 pub use checkpoint::{Checkpoint, CheckpointStore, Lease, ResetRequest};
+pub use dead_letter::{
+    DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterStore, DeadReason, FailedAttempt, NewDeadLetter,
+    Resolution, Resolved,
+};
+pub use lease::{Claim, Heartbeat, LeaseInfo, LeaseKey, LeaseStore};
+pub use processed::{EventIdentity, Mark, MarkScope, ProcessedStore, Progress, Seen, TransactionalStore};

@@ -1,0 +1,125 @@
+//! Leases: which worker of a consumer reads which partition.
+//!
+//! A lease is a claim with an end. Its holder may work on the partition until the end, counted on the holder's own
+//! monotonic clock from *before* it asked; nobody else gets the partition before the end, counted on the store's
+//! clock from when it answered. So two clocks that run at the same rate never see two holders, however far apart
+//! their times of day are.
+//!
+//! A lease alone does not stop a holder that was paused past its end (Martin Kleppmann, "How to do distributed
+//! locking", 2016). What stops it is the epoch: it rises with every new holder, and the stores that hold effects refuse
+//! lower ones ([`CheckpointStore::commit`](super::CheckpointStore::commit), [`ProcessedStore::record`](super::ProcessedStore::record)).
+
+use std::time::Duration;
+
+use super::Lease;
+use crate::{BoxFuture, ConsumerName, PartitionId, Result, Topic};
+
+/// What a lease is for: one partition, as read by one consumer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseKey {
+    /// The consumer whose workers share the topic.
+    pub consumer: ConsumerName,
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition_id: PartitionId,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The caller holds it now, for the time it asked for.
+    Held(Lease),
+    /// Another worker holds it.
+    Taken {
+        /// Who, and under which epoch.
+        by: Lease,
+        /// How long it still has unless it renews: ask again after this.
+        left: Duration,
+    },
+}
+
+/// What a heartbeat learned.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    /// The live workers of the consumer on this topic, the caller among them, sorted. What a fair share is counted by.
+    pub workers: Vec<String>,
+    /// For each lease that was to be renewed, positionally: renewed, or
+    /// [`ErrorKind::Fenced`](crate::ErrorKind::Fenced) when it ended and another may have taken it.
+    pub renewed: Vec<Result<()>>,
+}
+
+/// A lease as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// What it is for.
+    pub key: LeaseKey,
+    /// Who holds it, or held it last.
+    pub lease: Lease,
+    /// How long it still has; `None` when it has ended or was released.
+    pub left: Option<Duration>,
+}
+
+/// Durable leases. An epoch once given is never given again, also after a crash of the store, and also after a
+/// release.
+///
+/// Workers name themselves by an `owner` of 1 to 256 characters that no other living worker uses (host, process, random).
+/// A time to live is between 100 milliseconds and one hour; anything else is
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+pub trait LeaseStore: Send + Sync + 'static {
+    /// Claims a partition. A lease that the owner already holds is answered as it is, and lasts anew.
+    ///
+    /// # Errors
+    /// When the store cannot tell; [`Effect::Unknown`](crate::Effect::Unknown) when the claim may have been made. Claiming
+    /// again is always safe. Dropping the future: the same as an unknown outcome; the claim ends by itself.
+    fn claim<'a>(
+        &'a self,
+        key: &'a LeaseKey,
+        owner: &'a str,
+        time_to_live: Duration,
+    ) -> BoxFuture<'a, Result<Claim>>;
+
+    /// Says that a worker of a consumer lives, for `time_to_live`, and renews leases that it holds, all in one step. The
+    /// keys are of this consumer and topic.
+    ///
+    /// # Errors
+    /// When the store cannot tell: then nothing may be taken for renewed. Dropping the future: the same.
+    fn heartbeat<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        topic: &'a Topic,
+        owner: &'a str,
+        time_to_live: Duration,
+        held: &'a [(PartitionId, Lease)],
+    ) -> BoxFuture<'a, Result<Heartbeat>>;
+
+    /// Gives a lease back before its end, so that another worker need not wait for it. One that is no longer held is
+    /// left as it is; that is not an error.
+    ///
+    /// # Errors
+    /// When the store cannot do it; the lease then ends by itself.
+    fn release<'a>(&'a self, key: &'a LeaseKey, lease: &'a Lease) -> BoxFuture<'a, Result<()>>;
+
+    /// Says that a worker has gone, so that the others' shares grow at once. Its leases are released.
+    ///
+    /// # Errors
+    /// When the store cannot do it; its presence then ends by itself.
+    fn leave<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        topic: &'a Topic,
+        owner: &'a str,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// All leases there have been, or those of one consumer, sorted by key.
+    ///
+    /// # Errors
+    /// When any of them cannot be read.
+    fn list<'a>(&'a self, consumer: Option<&'a ConsumerName>) -> BoxFuture<'a, Result<Vec<LeaseInfo>>>;
+
+    /// Checks that a claim could succeed now, without claiming; for health.
+    ///
+    /// # Errors
+    /// Why it would fail.
+    fn probe(&self) -> BoxFuture<'_, Result<()>>;
+}

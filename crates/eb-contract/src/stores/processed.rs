@@ -1,0 +1,162 @@
+//! What a consumer has handled: the marks that make handling idempotent.
+//!
+//! A checkpoint is a cut; it cannot say that record 7 is done while 5 is still being retried. Marks can. They are
+//! recorded *with* a handler's success or after it, never before: a crash between the two delivers the record again, and
+//! never skips it.
+//!
+//! # Two guards
+//! 1. **By place**: (subscriber, incarnation of the bus, topic, partition, offset kind, offset). Exact: no two records
+//!    share it, and a record has it for good.
+//! 2. **By event**: the event's dedupe key, the same hash by which the gate tells events apart. It catches a *copy* of
+//!    an event further on in the log, as one may lie there after a publish with an unknown outcome. The event id alone is
+//!    no guard: events of different types or runs may share one. It is kept beside, for people.
+
+use bytestring::ByteString;
+
+use super::{Checkpoint, Lease};
+use crate::{BoxFuture, BusIncarnation, ConsumerName, EbRef, Offset, PartitionId, Result, Timestamp, Topic};
+
+/// The partition, in one life of the bus, that marks speak of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MarkScope {
+    /// Whose marks they are.
+    pub subscriber: ConsumerName,
+    /// The life of the bus.
+    pub bus_incarnation: BusIncarnation,
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition_id: PartitionId,
+}
+
+/// An event, as the second guard knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EventIdentity {
+    /// The dedupe key: SHA-256 over what makes an event the same event.
+    pub dedupe: [u8; 32],
+    /// The envelope's `event_id`, 1 to 256 characters: for audit.
+    pub event_id: ByteString,
+}
+
+/// One record of a scope that was handled, or is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Where the record lies.
+    pub offset: Offset,
+    /// Its event: `None` where the envelope could not be decoded.
+    pub event: Option<EventIdentity>,
+}
+
+/// What is known of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    /// Not handled.
+    No,
+    /// This very record was handled.
+    Here,
+    /// Another record of the same event was.
+    Copy {
+        /// Where that one lies.
+        of: EbRef,
+    },
+}
+
+/// A step forward of one partition: records that were handled, and the checkpoint that follows from them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The records that were handled since the last step, in any order.
+    pub marks: Vec<Mark>,
+    /// The lowest unfinished cut, with `version` and scope as [`CheckpointStore::commit`](super::CheckpointStore::commit)
+    /// takes them. It may be the same cut as before: a mark further on does not move it.
+    pub checkpoint: Checkpoint,
+}
+
+/// Durable marks.
+pub trait ProcessedStore: Send + Sync + 'static {
+    /// Whether [`ProcessedStore::record`] commits the checkpoint in the same transaction as the marks. Where it does
+    /// not, the caller commits it afterwards with a [`CheckpointStore`](super::CheckpointStore).
+    fn keeps_checkpoints(&self) -> bool;
+
+    /// What is known of each record, positionally. With `by_event` also by the second guard; a mark never counts as its own
+    /// copy.
+    ///
+    /// # Errors
+    /// When the store cannot tell: never [`Seen::No`] then. Dropping the future leaves nothing behind.
+    fn seen<'a>(
+        &'a self,
+        scope: &'a MarkScope,
+        records: &'a [Mark],
+        by_event: bool,
+    ) -> BoxFuture<'a, Result<Vec<Seen>>>;
+
+    /// Records a step, durable before its `Ok`, all or nothing, and answers the checkpoint as stored where the store keeps
+    /// checkpoints. A mark that is there already is fine and stays as it was. The scope is the checkpoint's.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::commit`](super::CheckpointStore::commit): an old version, a stale lease
+    /// ([`Fenced`](crate::ErrorKind::Fenced)), a backward cut. A store that keeps no checkpoints refuses a stale lease by
+    /// the epochs that it has itself seen. [`Effect::Unknown`](crate::Effect::Unknown) when it may have been recorded; recording the
+    /// same marks again is safe. Dropping the future leaves the whole step recorded, or none of it.
+    fn record<'a>(
+        &'a self,
+        step: &'a Progress,
+        lease: &'a Lease,
+    ) -> BoxFuture<'a, Result<Option<Checkpoint>>>;
+
+    /// Removes up to `limit` marks that were recorded before `before`, oldest first, and says how many. A mark past its
+    /// partition's checkpoint is kept, however old: it is what keeps the record from being handled again.
+    ///
+    /// # Errors
+    /// When the store cannot. Dropping the future: some may be gone.
+    fn forget_before<'a>(
+        &'a self,
+        subscriber: &'a ConsumerName,
+        before: Timestamp,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<u64>>;
+
+    /// Checks that a step could be recorded now, without recording; for health.
+    ///
+    /// # Errors
+    /// Why it would fail.
+    fn probe(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// A store whose marks and checkpoints commit in one transaction with the handler's own writes: effects exactly once.
+pub trait TransactionalStore: ProcessedStore {
+    /// An open transaction. Dropping it rolls it back.
+    type Transaction: Send + 'static;
+
+    /// Opens a transaction.
+    ///
+    /// # Errors
+    /// When the store cannot, or has no connection free in time.
+    fn begin(&self) -> BoxFuture<'_, Result<Self::Transaction>>;
+
+    /// Marks a place to which [`TransactionalStore::undo`] returns: one for each record, so that a record whose handler fails takes
+    /// nothing of its neighbours with it.
+    ///
+    /// # Errors
+    /// When the transaction is broken; drop it.
+    fn save<'a>(&'a self, transaction: &'a mut Self::Transaction) -> BoxFuture<'a, Result<()>>;
+
+    /// Takes back what was done since the last [`TransactionalStore::save`].
+    ///
+    /// # Errors
+    /// When the transaction is broken; drop it.
+    fn undo<'a>(&'a self, transaction: &'a mut Self::Transaction) -> BoxFuture<'a, Result<()>>;
+
+    /// Records the step within the transaction and commits it: the handler's writes, the marks and the checkpoint become
+    /// durable together or not at all.
+    ///
+    /// # Errors
+    /// As [`ProcessedStore::record`]. With [`Effect::None`](crate::Effect::None) nothing was committed. After
+    /// [`Effect::Unknown`](crate::Effect::Unknown) (the answer to the commit was lost) the checkpoint's version in the store tells whether
+    /// it was.
+    fn record_and_commit<'a>(
+        &'a self,
+        transaction: Self::Transaction,
+        step: &'a Progress,
+        lease: &'a Lease,
+    ) -> BoxFuture<'a, Result<Checkpoint>>;
+}
