@@ -29,7 +29,7 @@
 //! | merging fails | look-ups slow down as tables pile up; `probe` answers the error, and the next batch tries again |
 //! | a table, or the list of tables, is damaged | [`Corrupt`](eb_contract::ErrorKind::Corrupt), on open or at the read that meets it (each block and the list have checksums); found by a write or a merge, it ends the index's use until it is opened anew |
 //! | another format | [`WrongVersion`](eb_contract::ErrorKind::WrongVersion) on open |
-//! | the pointer to the tables is missing | `Corrupt`: an index never starts empty over what it held, because a stream that expires does not tell the older part of it again |
+//! | the pointer to the tables is missing, or the tables as a whole | `Corrupt`: an index never starts empty over what it held, because a stream that expires does not tell the older part of it again |
 //! | a second process opens it | [`Locked`](eb_contract::ErrorKind::Locked), naming the holder |
 //!
 //! `Corrupt` and `WrongVersion` say what to do: remove the index ([`EmbeddedAdmissionIndex::remove`]) and open it again;

@@ -7,11 +7,14 @@
 //! | `tree/current` | the engine's pointer: version u64 · XXH3-128 of that version's list · a zero byte (little-endian) |
 //! | `tree/v<version>` | the list of the tables in force |
 //! | `tree/tables/<id>` | tables; each block has a checksum that every read verifies |
+//! | `HELD` | empty; synced before the first table is written: from then on the tree is never made anew |
 //! | `REMOVING` | there while the index is being removed |
 //!
-//! A tree without a pointer is cleared away in two cases alone: it has no tables (a first opening that was cut short),
-//! or `REMOVING` is there (a removal that was). Tables without a pointer are damage: to start empty over them would
-//! forget what a stream that expires no longer tells.
+//! A tree without a pointer, or none at all, is begun anew in two cases alone: nothing was ever written to it (neither
+//! `HELD` nor a table is there: a first opening that was cut short), or `REMOVING` is there (a removal that was).
+//! Otherwise it is damage: to start empty over what the index held would forget what a stream that expires no longer
+//! tells. (A folder that is gone as a whole tells nothing; the gate says so where it fills an empty index from such a
+//! stream.)
 //!
 //! The engine (3.1) believes its list of tables without looking at the checksum, and a damaged length in it can ask
 //! for any amount of memory. So the list is verified here, before it is opened.
@@ -29,6 +32,7 @@ const OP: &str = "open";
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_NAME: &str = "event-bus-admission-index";
 const FORMAT_VERSION: &str = "1";
+const HELD_FILE: &str = "HELD";
 const REMOVING_FILE: &str = "REMOVING";
 pub(crate) const TREE_FOLDER: &str = "tree";
 /// The engine's file that names the tables in force.
@@ -117,6 +121,16 @@ fn mark_format(dir: &Path, path: &Path) -> std::io::Result<()> {
     sync_folder(dir)
 }
 
+/// Notes, once, that the index holds something from now on. Synced when it returns.
+pub(crate) fn mark_held(dir: &Path) -> std::io::Result<()> {
+    let mark = dir.join(HELD_FILE);
+    if mark.try_exists()? {
+        return Ok(());
+    }
+    File::create(&mark)?.sync_all()?;
+    sync_folder(dir)
+}
+
 /// Removes the index from `dir`; the caller holds the lock. Cut short, it is finished by the next opening, which then
 /// starts empty.
 pub(crate) fn remove(dir: &Path) -> std::io::Result<()> {
@@ -128,18 +142,20 @@ pub(crate) fn remove(dir: &Path) -> std::io::Result<()> {
     File::create(&mark)?.sync_all()?;
     sync_folder(dir)?;
     found(fs::remove_dir_all(dir.join(TREE_FOLDER)))?;
+    found(fs::remove_file(dir.join(HELD_FILE)))?;
     found(fs::remove_file(dir.join(FORMAT_FILE)))?;
     sync_folder(dir)?;
     fs::remove_file(&mark)?;
     sync_folder(dir)
 }
 
-/// Clears away a tree whose first opening was cut short; refuses one that has tables and no pointer to them.
+/// Clears away a tree whose first opening was cut short; refuses one that has lost its pointer, or is gone, after
+/// something was written to it.
 fn clear_half_made(dir: &Path) -> Result<()> {
     let tree = dir.join(TREE_FOLDER);
     let io = |e| error::io(OP, dir, e);
     let pointer = tree.join(TREE_POINTER);
-    if !tree.try_exists().map_err(io)? || pointer.try_exists().map_err(io)? {
+    if pointer.try_exists().map_err(io)? {
         return Ok(());
     }
     let has_tables = match fs::read_dir(tree.join(TABLES_FOLDER)) {
@@ -150,7 +166,13 @@ fn clear_half_made(dir: &Path) -> Result<()> {
     if has_tables {
         return Err(error::corrupt(OP, dir, &pointer, "the index has tables but no pointer to them"));
     }
-    fs::remove_dir_all(&tree).and_then(|()| sync_folder(dir)).map_err(io)
+    if dir.join(HELD_FILE).try_exists().map_err(io)? {
+        return Err(error::corrupt(OP, dir, &tree, "the index has held admissions, and its tables are gone"));
+    }
+    match fs::remove_dir_all(&tree) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_folder(dir)).map_err(io),
+    }
 }
 
 #[cfg(unix)]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use eb_contract::stores::{AdmissionEntry, AdmissionKey, IndexCheckpoint, PolicyEpoch};
 use eb_contract::{Error, ErrorKind, Result, Topic};
@@ -52,6 +53,8 @@ pub(crate) struct Store {
     tree: AnyTree,
     visible: SequenceNumberCounter,
     topics: RwLock<Topics>,
+    /// The folder says that something was written.
+    held: AtomicBool,
 }
 
 /// The topics by their numbers.
@@ -106,7 +109,13 @@ impl Store {
         let (tree, visible) = opened
             .map_err(|_| error::engine_panic(OP, dir))?
             .map_err(|e: lsm_tree::Error| error::engine(OP, dir, e))?;
-        let store = Self { dir: dir.to_owned(), tree, visible, topics: RwLock::default() };
+        let store = Self {
+            dir: dir.to_owned(),
+            tree,
+            visible,
+            topics: RwLock::default(),
+            held: AtomicBool::new(false),
+        };
         let header = store.read_header(OP)?;
         Ok((store, header))
     }
@@ -203,6 +212,10 @@ impl Store {
     /// of it is, or all. Trying again after an error is safe.
     pub(crate) fn write(&self, set: &WriteSet<'_>) -> Result<()> {
         const OP: &str = "flush";
+        if !self.held.load(Ordering::Relaxed) {
+            layout::mark_held(&self.dir).map_err(|e| error::io(OP, &self.dir, e))?;
+            self.held.store(true, Ordering::Relaxed);
+        }
         let numbers = self.number_topics(&set.entries)?;
         match catch_unwind(AssertUnwindSafe(|| self.write_table(set, &numbers))) {
             Ok(Ok(())) => {

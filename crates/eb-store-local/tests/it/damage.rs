@@ -84,6 +84,27 @@ async fn an_index_that_has_lost_the_pointer_to_its_tables_does_not_start_empty()
 }
 
 #[tokio::test]
+async fn an_index_whose_tables_are_gone_as_a_whole_does_not_start_empty() {
+    let pattern = tempfile::tempdir().unwrap();
+    filled(pattern.path()).await;
+    for emptied in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        copy(pattern.path(), dir.path());
+        fs::remove_dir_all(dir.path().join("tree")).unwrap();
+        if emptied {
+            fs::create_dir(dir.path().join("tree")).unwrap();
+        }
+        for _ in 0..2 {
+            let refused = refusal(dir.path());
+            assert!(matches!(refused.kind(), ErrorKind::Corrupt { .. }), "{refused:?}");
+            assert!(refused.to_string().contains("older events would be admitted again"), "{refused}");
+        }
+        EmbeddedAdmissionIndex::remove(dir.path()).unwrap();
+        assert_eq!(open(dir.path()).checkpoint().await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn a_first_opening_that_was_cut_short_is_begun_anew_and_a_removal_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).close().await.unwrap();
