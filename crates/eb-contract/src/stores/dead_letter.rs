@@ -5,7 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoxFuture, BusIncarnation, ConsumerName, PartitionKey, Record, Result, Timestamp, Topic};
+use crate::{
+    BoxFuture, BusIncarnation, ConsumerName, Error, ErrorKind, PartitionKey, Record, Result, Timestamp, Topic,
+};
 
 /// Names a dead letter within its store; rises with every new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +59,76 @@ pub struct NewDeadLetter {
     pub failures: Vec<FailedAttempt>,
     /// Later records of its key are not handled but put behind it, until it is resolved.
     pub parks_key: bool,
+}
+
+impl FailedAttempt {
+    /// The most errors of a chain that are kept.
+    pub const MAX_ERRORS: usize = 16;
+    /// The most characters of each.
+    pub const MAX_CHARS: usize = 2_000;
+
+    /// What a failure leaves for people to read: the error's text and those of its causes, within the limits.
+    #[must_use]
+    pub fn of(at: Timestamp, error: &(dyn std::error::Error + 'static)) -> Self {
+        let chain = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string);
+        Self::from_texts(at, chain)
+    }
+
+    /// The same from texts, outermost first.
+    #[must_use]
+    pub fn from_texts(at: Timestamp, texts: impl IntoIterator<Item = String>) -> Self {
+        let cut = |mut text: String| {
+            if let Some((end, _)) = text.char_indices().nth(Self::MAX_CHARS) {
+                text.truncate(end);
+            }
+            text
+        };
+        Self { at, errors: texts.into_iter().take(Self::MAX_ERRORS).map(cut).collect() }
+    }
+}
+
+impl NewDeadLetter {
+    /// The most failures that are kept.
+    pub const MAX_FAILURES: usize = 16;
+    /// The most characters of event id and event type.
+    pub const MAX_NAME_CHARS: usize = 256;
+
+    /// Whether it is within the limits that every store takes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] naming what is too long.
+    pub fn check(&self) -> Result<()> {
+        let long = |text: &str, most: usize| text.chars().nth(most).is_some();
+        let name = |n: &Option<String>| n.as_ref().is_some_and(|n| long(n, Self::MAX_NAME_CHARS));
+        let refused = if name(&self.event_id) || name(&self.event_type) {
+            "an event id or type of more than 256 characters"
+        } else if self.failures.len() > Self::MAX_FAILURES {
+            "more than 16 failures"
+        } else if self.failures.iter().any(|f| f.errors.len() > FailedAttempt::MAX_ERRORS) {
+            "a failure with more than 16 errors"
+        } else if self.failures.iter().flat_map(|f| &f.errors).any(|e| long(e, FailedAttempt::MAX_CHARS)) {
+            "an error of more than 2,000 characters"
+        } else {
+            return Ok(());
+        };
+        let message = format!("a dead letter cannot hold {refused}");
+        Err(Error::new(ErrorKind::InvalidInput, "put dead letter", message).at(&self.record.eb_ref))
+    }
+}
+
+/// Refuses a resolution without a reason, or with too long a one; for implementations.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`].
+pub fn check_resolution(reason: &str) -> Result<()> {
+    let message = if reason.trim().is_empty() {
+        "a resolution needs a reason"
+    } else if reason.chars().nth(1024).is_some() {
+        "a reason has at most 1,024 characters"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::InvalidInput, "resolve dead letter", message))
 }
 
 /// A dead letter as it stands.
@@ -111,9 +183,12 @@ pub struct DeadLetterFilter {
 /// Durable dead letters.
 pub trait DeadLetterStore: Send + Sync + 'static {
     /// Puts dead letters, each durable before its `Ok`, positionally. One for the same consumer, incarnation and position
-    /// that is there already stays as it is, and its name is answered: putting again after an unknown outcome is safe.
+    /// that is open already stays as it is, and its name is answered: putting again after an unknown outcome is safe. Where only
+    /// resolved ones are there, the record has failed anew (after a reset, say), and a new letter is put: it must not hide
+    /// behind one that nobody looks at any more.
     ///
     /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for one beyond the limits ([`NewDeadLetter::check`]).
     /// When it may not have been kept: the source must not be told that its record is done. Dropping the future leaves each put
     /// or not.
     fn put<'a>(&'a self, letters: &'a [NewDeadLetter]) -> BoxFuture<'a, Vec<Result<DeadLetterId>>>;

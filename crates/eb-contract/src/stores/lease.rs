@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::Lease;
-use crate::{BoxFuture, ConsumerName, PartitionId, Result, Topic};
+use crate::{BoxFuture, ConsumerName, Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
 
 /// What a lease is for: one partition, as read by one consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,6 +62,12 @@ pub struct LeaseInfo {
 
 /// Durable leases. An epoch once given is never given again, also after a crash of the store, and also after a
 /// release.
+///
+/// The first epoch of a key is the time of day in milliseconds since 1970 ([`first_epoch`]), and each later one
+/// the last plus one. So a store of leases that was lost, or replaced by another kind, goes on above what the stores of
+/// effects remember, where counting from 1 would leave the consumer fenced for good.
+///
+/// An end is never brought forward by renewing or claiming: a call that arrives late and asks for less leaves the longer one.
 ///
 /// Workers name themselves by an `owner` of 1 to 256 characters that no other living worker uses (host, process, random).
 /// A time to live is between 100 milliseconds and one hour; anything else is
@@ -122,4 +128,39 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// # Errors
     /// Why it would fail.
     fn probe(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// The first epoch of a key that nobody has held yet.
+#[must_use]
+pub fn first_epoch(now: Timestamp) -> u64 {
+    u64::try_from(now.as_micros() / 1000).unwrap_or(0).max(1)
+}
+
+/// The shortest time to live.
+pub const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+/// The longest time to live.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+
+/// Refuses owners and times to live that no store takes; for implementations.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+pub fn check_lease_request(op: &'static str, owner: &str, time_to_live: Duration) -> Result<()> {
+    check_owner(op, owner)?;
+    if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&time_to_live) {
+        let message = format!("a time to live of {time_to_live:?} is not between 100 ms and one hour");
+        return Err(Error::new(ErrorKind::InvalidInput, op, message));
+    }
+    Ok(())
+}
+
+/// Refuses owners that no store takes; for implementations.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+pub fn check_owner(op: &'static str, owner: &str) -> Result<()> {
+    if owner.is_empty() || owner.chars().count() > 256 {
+        return Err(Error::new(ErrorKind::InvalidInput, op, "a lease owner has 1 to 256 characters"));
+    }
+    Ok(())
 }

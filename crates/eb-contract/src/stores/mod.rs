@@ -13,7 +13,10 @@ pub use admission::{
 pub use checkpoint::{Checkpoint, CheckpointStore, Lease, ResetRequest};
 pub use dead_letter::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterStore, DeadReason, FailedAttempt, NewDeadLetter,
-    Resolution, Resolved,
+    Resolution, Resolved, check_resolution,
 };
-pub use lease::{Claim, Heartbeat, LeaseInfo, LeaseKey, LeaseStore};
+pub use lease::{
+    Claim, Heartbeat, LONGEST_LEASE, LeaseInfo, LeaseKey, LeaseStore, SHORTEST_LEASE, check_lease_request,
+    check_owner, first_epoch,
+};
 pub use processed::{EventIdentity, Mark, MarkScope, ProcessedStore, Progress, Seen, TransactionalStore};

@@ -7,14 +7,19 @@
 //! # Two guards
 //! 1. **By place**: (subscriber, incarnation of the bus, topic, partition, offset kind, offset). Exact: no two records
 //!    share it, and a record has it for good.
-//! 2. **By event**: the event's dedupe key, the same hash by which the gate tells events apart. It catches a *copy* of
-//!    an event further on in the log, as one may lie there after a publish with an unknown outcome. The event id alone is
-//!    no guard: events of different types or runs may share one. It is kept beside, for people.
+//! 2. **By event**: the event's dedupe key, the same hash by which the gate tells events apart, within (subscriber,
+//!    incarnation, topic). It catches a *copy* of an event further on in the log, as one may lie there after a publish with
+//!    an unknown outcome, in the same partition or in a child of it. The event id alone is no guard: events of different
+//!    types or runs may share one. It is kept beside, for people.
+//!
+//! The first guard is for what lies past the checkpoint. What lies before it is not delivered again, unless the checkpoint
+//! is reset; then a store may or may not still have its marks. So whoever resets says whether the records are to be handled
+//! again, and if so calls [`ProcessedStore::forget_from`].
 
 use bytestring::ByteString;
 
 use super::{Checkpoint, Lease};
-use crate::{BoxFuture, BusIncarnation, ConsumerName, EbRef, Offset, PartitionId, Result, Timestamp, Topic};
+use crate::{BoxFuture, BusIncarnation, ConsumerName, Cut, Offset, PartitionId, Result, Timestamp, Topic};
 
 /// The partition, in one life of the bus, that marks speak of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,7 +53,7 @@ pub struct Mark {
 }
 
 /// What is known of a record.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
     /// Not handled.
     No,
@@ -56,8 +61,10 @@ pub enum Seen {
     Here,
     /// Another record of the same event was.
     Copy {
-        /// Where that one lies.
-        of: EbRef,
+        /// In which partition of the scope's topic that one lies.
+        partition_id: PartitionId,
+        /// Where in it.
+        offset: Offset,
     },
 }
 
@@ -69,6 +76,10 @@ pub struct Progress {
     /// The lowest unfinished cut, with `version` and scope as [`CheckpointStore::commit`](super::CheckpointStore::commit)
     /// takes them. It may be the same cut as before: a mark further on does not move it.
     pub checkpoint: Checkpoint,
+    /// The cut that is stored now, before this step, as the caller loaded or last committed it; [`Cut::Begin`] where there is no
+    /// checkpoint. What lies before it is never delivered again, so a store may drop its marks but for the second guard and
+    /// audit. The step's own cut would not do: until it is committed, a crash brings the consumer back to this one.
+    pub committed: Cut,
 }
 
 /// Durable marks.
@@ -90,7 +101,8 @@ pub trait ProcessedStore: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Seen>>>;
 
     /// Records a step, durable before its `Ok`, all or nothing, and answers the checkpoint as stored where the store keeps
-    /// checkpoints. A mark that is there already is fine and stays as it was. The scope is the checkpoint's.
+    /// checkpoints. A mark that is there already is fine and stays as it was. The scope is the checkpoint's. All marks of a
+    /// scope have one offset kind; another is [`InvalidInput`](crate::ErrorKind::InvalidInput).
     ///
     /// # Errors
     /// As [`CheckpointStore::commit`](super::CheckpointStore::commit): an old version, a stale lease
@@ -114,6 +126,14 @@ pub trait ProcessedStore: Send + Sync + 'static {
         before: Timestamp,
         limit: usize,
     ) -> BoxFuture<'a, Result<u64>>;
+
+    /// Removes the marks of records at or behind `from` and says how many, so that these records are handled again: what goes
+    /// with a reset of the checkpoint, after it. The subscriber's workers should be stopped; one that is still running may mark
+    /// records anew until its next commit fails.
+    ///
+    /// # Errors
+    /// When the store cannot; calling again is safe. Dropping the future: all are gone or none.
+    fn forget_from<'a>(&'a self, scope: &'a MarkScope, from: &'a Cut) -> BoxFuture<'a, Result<u64>>;
 
     /// Checks that a step could be recorded now, without recording; for health.
     ///
