@@ -19,7 +19,10 @@
 use bytestring::ByteString;
 
 use super::{Checkpoint, Lease};
-use crate::{BoxFuture, BusIncarnation, ConsumerName, Cut, Offset, PartitionId, Result, Timestamp, Topic};
+use crate::{
+    BoxFuture, BusIncarnation, ConsumerName, Cut, Error, ErrorKind, Offset, PartitionId, Result, Timestamp,
+    Topic,
+};
 
 /// The partition, in one life of the bus, that marks speak of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -114,6 +117,20 @@ pub trait ProcessedStore: Send + Sync + 'static {
         step: &'a Progress,
         lease: &'a Lease,
     ) -> BoxFuture<'a, Result<Option<Checkpoint>>>;
+
+    /// Records marks alone, durable before its `Ok`, all or nothing: for a source that keeps its place itself and hands records of
+    /// one partition to several members at once ([`EventBusGroups`](crate::EventBusGroups) without an order). There is no
+    /// checkpoint and no lease, so nothing is fenced; marks that are there already stay as they were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the store keeps no marks without a checkpoint, which is the default; else as
+    /// [`ProcessedStore::record`] without its refusals.
+    fn mark<'a>(&'a self, scope: &'a MarkScope, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>> {
+        let _ = marks;
+        let message = "this store records marks only together with a checkpoint";
+        let refusal = Error::new(ErrorKind::Unsupported, "mark", message).at(&scope.subscriber);
+        Box::pin(std::future::ready(Err(refusal)))
+    }
 
     /// Removes up to `limit` marks that were recorded before `before`, oldest first, and says how many. A mark past its
     /// partition's checkpoint is kept, however old: it is what keeps the record from being handled again.
