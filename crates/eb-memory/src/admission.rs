@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use eb_contract::stores::{
     AdmissionEntry, AdmissionIndex, AdmissionKey, Confirmation, IndexCheckpoint, OpenReservation,
@@ -139,6 +140,10 @@ impl AdmissionIndex for MemoryAdmissionIndex {
         false
     }
 
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
     fn max_lag(&self) -> u64 {
         self.max_lag
     }
@@ -150,6 +155,10 @@ impl AdmissionIndex for MemoryAdmissionIndex {
     fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
         let entries = confirmed.into_iter().map(|confirmation| confirmation.entry);
         ready(self.with("confirm", |data| data.apply(entries, self.max_lag))).boxed()
+    }
+
+    fn renew(&self, _reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        ready(self.with("renew", |_| ())).boxed()
     }
 
     fn release(&self, _reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {

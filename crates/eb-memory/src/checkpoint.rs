@@ -112,6 +112,11 @@ impl MemoryCheckpointStore {
         }
     }
 
+    /// Commits one checkpoint, as [`CheckpointStore::commit`] does.
+    pub(crate) fn commit_one_now(&self, checkpoint: &Checkpoint, lease: &Lease) -> Result<Checkpoint> {
+        self.with(|state| state.check(checkpoint, lease).map(|()| state.put(checkpoint, lease)))
+    }
+
     fn commit_now(&self, checkpoints: &[Checkpoint], lease: &Lease) -> Vec<Result<Checkpoint>> {
         let mut state = self.state.lock();
         if let Some(outage) = &state.outage {

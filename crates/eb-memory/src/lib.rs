@@ -37,7 +37,7 @@
 //!
 //! # Stores
 //! [`MemoryCheckpointStore`] and [`MemoryAdmissionIndex`] are the same for consumer checkpoints and for the
-//! admission index of one gate.
+//! admission index of one gate, [`MemoryRegisterStore`] for registers.
 //!
 //! [`OffsetKind::MemoryIndex`]: eb_contract::OffsetKind::MemoryIndex
 //! [`OffsetKind::External`]: eb_contract::OffsetKind::External
@@ -47,19 +47,31 @@ mod admin;
 mod admission;
 mod bus;
 mod checkpoint;
+mod clock;
 mod config;
+mod dead_letters;
 mod error;
 mod faults;
+mod leases;
 mod log;
+mod processed;
 mod publisher;
 mod reader;
+mod register;
 mod state;
+mod transactions;
 
 pub use admin::MemoryAdmin;
 pub use admission::MemoryAdmissionIndex;
 pub use bus::MemoryBus;
 pub use checkpoint::{CommitMode, MemoryCheckpointStore, ResetHistory};
+pub use clock::MemoryClock;
 pub use config::{MemoryConfig, Offsets};
+pub use dead_letters::MemoryDeadLetters;
 pub use faults::{Fate, Faults};
+pub use leases::MemoryLeases;
+pub use processed::MemoryProcessed;
 pub use publisher::MemoryPublisher;
 pub use reader::{MemoryCursor, MemoryReader};
+pub use register::MemoryRegisterStore;
+pub use transactions::{Lost, MemoryTransaction, MemoryTransactions};

@@ -188,7 +188,7 @@ pub trait DeadLetterStore: Send + Sync + 'static {
     /// behind one that nobody looks at any more.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for one beyond the limits ([`NewDeadLetter::check`]).
+    /// [`ErrorKind::InvalidInput`] for one beyond the limits ([`NewDeadLetter::check`]).
     /// When it may not have been kept: the source must not be told that its record is done. Dropping the future leaves each put
     /// or not.
     fn put<'a>(&'a self, letters: &'a [NewDeadLetter]) -> BoxFuture<'a, Vec<Result<DeadLetterId>>>;
@@ -203,15 +203,15 @@ pub trait DeadLetterStore: Send + Sync + 'static {
     /// One dead letter, resolved or not.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is none.
+    /// [`ErrorKind::NotFound`] when there is none.
     fn get(&self, id: DeadLetterId) -> BoxFuture<'_, Result<DeadLetter>>;
 
     /// Resolves an open dead letter, durably. It stays in the store as history.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is none,
-    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) when it is resolved already,
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) without a reason.
+    /// [`ErrorKind::NotFound`] when there is none,
+    /// [`ErrorKind::AlreadyExists`] when it is resolved already,
+    /// [`ErrorKind::InvalidInput`] without a reason.
     fn resolve<'a>(
         &'a self,
         id: DeadLetterId,

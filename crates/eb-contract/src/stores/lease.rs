@@ -45,7 +45,7 @@ pub struct Heartbeat {
     /// The live workers of the consumer on this topic, the caller among them, sorted. What a fair share is counted by.
     pub workers: Vec<String>,
     /// For each lease that was to be renewed, positionally: renewed, or
-    /// [`ErrorKind::Fenced`](crate::ErrorKind::Fenced) when it ended and another may have taken it.
+    /// [`ErrorKind::Fenced`] when it ended and another may have taken it.
     pub renewed: Vec<Result<()>>,
 }
 
@@ -71,7 +71,7 @@ pub struct LeaseInfo {
 ///
 /// Workers name themselves by an `owner` of 1 to 256 characters that no other living worker uses (host, process, random).
 /// A time to live is between 100 milliseconds and one hour; anything else is
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+/// [`ErrorKind::InvalidInput`].
 pub trait LeaseStore: Send + Sync + 'static {
     /// Claims a partition. A lease that the owner already holds is answered as it is, and lasts anew.
     ///
@@ -144,7 +144,7 @@ pub const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 /// Refuses owners and times to live that no store takes; for implementations.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+/// [`ErrorKind::InvalidInput`].
 pub fn check_lease_request(op: &'static str, owner: &str, time_to_live: Duration) -> Result<()> {
     check_owner(op, owner)?;
     if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&time_to_live) {
@@ -157,7 +157,7 @@ pub fn check_lease_request(op: &'static str, owner: &str, time_to_live: Duration
 /// Refuses owners that no store takes; for implementations.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+/// [`ErrorKind::InvalidInput`].
 pub fn check_owner(op: &'static str, owner: &str) -> Result<()> {
     if owner.is_empty() || owner.chars().count() > 256 {
         return Err(Error::new(ErrorKind::InvalidInput, op, "a lease owner has 1 to 256 characters"));

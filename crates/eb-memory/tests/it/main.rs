@@ -7,3 +7,4 @@ mod admissions;
 mod checkpoints;
 mod conformance;
 mod faults;
+mod registers;
