@@ -8,8 +8,8 @@ use eb_contract::stores::{
     Checkpoint, EventIdentity, Lease, Mark, MarkScope, ProcessedStore, Progress, Seen, check_owner,
 };
 use eb_contract::{
-    BoxFuture, BusIncarnation, ConsumerName, Cut, Error, ErrorKind, Offset, PartitionId, Result, Timestamp,
-    Topic,
+    BoxFuture, BusIncarnation, ConsumerName, Cut, Error, ErrorKind, Offset, OffsetKind, PartitionId, Result,
+    Timestamp, Topic,
 };
 use futures_util::FutureExt;
 use futures_util::future::ready;
@@ -40,15 +40,11 @@ pub(crate) struct Marks {
 
 type EventKey = (ConsumerName, BusIncarnation, Topic, [u8; 32]);
 
+#[derive(Default)]
 struct Scope {
     marks: BTreeMap<Place, Stored>,
-    committed: Cut,
-}
-
-impl Default for Scope {
-    fn default() -> Self {
-        Self { marks: BTreeMap::new(), committed: Cut::Begin }
-    }
+    /// The checkpoint's cut; `None` while no step was recorded.
+    committed: Option<Cut>,
 }
 
 struct Stored {
@@ -136,13 +132,8 @@ impl Marks {
         const OP: &str = "record step";
         let scope = scope_of(&step.checkpoint);
         check_owner(OP, &lease.owner).map_err(|e| e.at(place(&scope)))?;
-        let stored = self.scopes.get(&scope).and_then(|s| s.marks.keys().next()).map(|p| p.0.kind());
         let cuts = [&step.checkpoint.cut, &step.committed].map(Cut::offset_kind);
-        let mut kinds = cuts.into_iter().flatten().chain(step.marks.iter().map(|m| m.offset.kind()));
-        let kind = stored.or_else(|| kinds.next());
-        if kinds.any(|k| Some(k) != kind) {
-            return Err(invalid(OP, place(&scope), "its offsets are not of the one kind that the scope has"));
-        }
+        self.check_kinds(OP, &scope, cuts.into_iter().flatten(), &step.marks)?;
         let key = (scope.subscriber.clone(), scope.topic.clone(), scope.partition_id);
         match self.fences.get(&key) {
             Some(f) if lease.epoch < f.epoch || lease.epoch == f.epoch && lease.owner != f.owner => {
@@ -154,23 +145,43 @@ impl Marks {
         }
     }
 
+    fn check_kinds(
+        &self,
+        op: &'static str,
+        scope: &MarkScope,
+        cuts: impl Iterator<Item = OffsetKind>,
+        marks: &[Mark],
+    ) -> Result<()> {
+        let stored = self.scopes.get(scope).and_then(|s| s.marks.keys().next()).map(|p| p.0.kind());
+        let mut kinds = cuts.chain(marks.iter().map(|m| m.offset.kind()));
+        let kind = stored.or_else(|| kinds.next());
+        if kinds.any(|k| Some(k) != kind) {
+            return Err(invalid(op, place(scope), "its offsets are not of the one kind that the scope has"));
+        }
+        Ok(())
+    }
+
     /// Puts what [`Marks::check`] let pass; `committed` is the cut that is stored from now on.
     pub(crate) fn put(&mut self, step: &Progress, lease: &Lease, committed: Cut, at: Timestamp) {
         let scope = scope_of(&step.checkpoint);
         let fence = (scope.subscriber.clone(), scope.topic.clone(), scope.partition_id);
         self.fences.insert(fence, lease.clone());
+        self.put_marks(&scope, &step.marks, at).committed = Some(committed);
+    }
+
+    fn put_marks(&mut self, scope: &MarkScope, marks: &[Mark], at: Timestamp) -> &mut Scope {
         let stored = self.scopes.entry(scope.clone()).or_default();
-        stored.committed = committed;
-        for mark in &step.marks {
+        for mark in marks {
             if stored.marks.contains_key(&Place(mark.offset)) {
                 continue;
             }
             stored.marks.insert(Place(mark.offset), Stored { event: mark.event.clone(), at });
             if let Some(event) = &mark.event {
-                let copies = self.events.entry(event_key(&scope, event.dedupe)).or_default();
+                let copies = self.events.entry(event_key(scope, event.dedupe)).or_default();
                 copies.push((scope.partition_id, mark.offset));
             }
         }
+        stored
     }
 
     fn seen(&self, scope: &MarkScope, record: &Mark, by_event: bool) -> Seen {
@@ -201,7 +212,7 @@ impl Marks {
     fn forget_before(&mut self, subscriber: &ConsumerName, before: Timestamp, limit: usize) -> u64 {
         let mut old = Vec::new();
         for (scope, stored) in self.scopes.iter().filter(|(scope, _)| scope.subscriber == *subscriber) {
-            let done = |offset| stored.committed.is_before(offset) == Some(false);
+            let done = |offset| stored.committed.is_none_or(|cut| cut.is_before(offset) == Some(false));
             let gone = stored.marks.iter().filter(|(place, mark)| mark.at < before && done(&place.0));
             old.extend(gone.map(|(place, mark)| (mark.at, scope.clone(), place.0)));
         }
@@ -225,8 +236,8 @@ impl Marks {
                 }
             }
         }
-        if from.compare(&stored.committed).is_some_and(Ordering::is_lt) {
-            stored.committed = *from;
+        if stored.committed.is_some_and(|cut| from.compare(&cut).is_some_and(Ordering::is_lt)) {
+            stored.committed = Some(*from);
         }
         for offset in &behind {
             self.remove(scope, *offset);
@@ -266,6 +277,16 @@ impl ProcessedStore for MemoryProcessed {
             Ok(None)
         });
         ready(recorded).boxed()
+    }
+
+    fn mark<'a>(&'a self, scope: &'a MarkScope, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>> {
+        let now = self.now();
+        let marked = self.with(|all| {
+            all.check_kinds("mark", scope, std::iter::empty(), marks)?;
+            all.put_marks(scope, marks, now);
+            Ok(())
+        });
+        ready(marked).boxed()
     }
 
     fn forget_before<'a>(

@@ -108,6 +108,10 @@ impl ProcessedStore for MemoryTransactions {
         ready(self.commit_now(Vec::new(), step, lease).map(Some)).boxed()
     }
 
+    fn mark<'a>(&'a self, scope: &'a MarkScope, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>> {
+        self.marks.mark(scope, marks)
+    }
+
     fn forget_before<'a>(
         &'a self,
         subscriber: &'a ConsumerName,

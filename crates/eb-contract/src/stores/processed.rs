@@ -120,7 +120,8 @@ pub trait ProcessedStore: Send + Sync + 'static {
 
     /// Records marks alone, durable before its `Ok`, all or nothing: for a source that keeps its place itself and hands records of
     /// one partition to several members at once ([`EventBusGroups`](crate::EventBusGroups) without an order). There is no
-    /// checkpoint and no lease, so nothing is fenced; marks that are there already stay as they were.
+    /// checkpoint and no lease, so nothing is fenced; marks that are there already stay as they were. As long as no step of the
+    /// scope is recorded, age alone decides when they are forgotten.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the store keeps no marks without a checkpoint, which is the default; else as
@@ -133,7 +134,8 @@ pub trait ProcessedStore: Send + Sync + 'static {
     }
 
     /// Removes up to `limit` marks that were recorded before `before`, oldest first, and says how many. A mark past its
-    /// partition's checkpoint is kept, however old: it is what keeps the record from being handled again.
+    /// partition's checkpoint is kept, however old: it is what keeps the record from being handled again. Where there is no
+    /// checkpoint ([`ProcessedStore::mark`]) age alone decides.
     ///
     /// # Errors
     /// When the store cannot. Dropping the future: some may be gone.
