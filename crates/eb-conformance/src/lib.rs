@@ -81,8 +81,8 @@
 //! given [`Pace::deadline`] to finish. `eb-memory`'s tests show the whole of it.
 //!
 //! # Hooking up stores
-//! [`checkpoint_store_suite!`] and [`admission_index_suite!`] do the same for a [`CheckpointFactory`] and an
-//! [`AdmissionFactory`].
+//! [`checkpoint_store_suite!`], [`admission_index_suite!`] and [`register_store_suite!`] do the same for a
+//! [`CheckpointFactory`], an [`AdmissionFactory`] and a [`RegisterFactory`].
 //!
 //! # What is expected of the surroundings
 //! The bus is healthy: a scenario takes an unexpected error, also one that is retryable or of unknown outcome, for a
@@ -103,6 +103,7 @@ mod macros;
 mod outcome;
 mod pace;
 mod random;
+mod register;
 mod run;
 mod scenario;
 
@@ -120,6 +121,10 @@ pub use checkpoint::{
 pub use outcome::{Failure, Outcome};
 pub use pace::Pace;
 pub use random::SEED_VARIABLE;
+pub use register::{
+    RegisterCase, RegisterFactory, TestRegisterStore, register_plan, register_scenarios,
+    run_register_scenario,
+};
 #[doc(hidden)]
 pub use run::{print_plan, report};
 pub use scenario::{Need, Plan, Planned, Scenario, Verdict};

@@ -57,3 +57,16 @@ macro_rules! admission_index_suite {
         }
     };
 }
+
+/// Expands to one test per scenario of the register suite for a [`RegisterFactory`](crate::RegisterFactory).
+#[macro_export]
+macro_rules! register_store_suite {
+    ($factory:expr) => {
+        $crate::__register_scenarios!([$crate::__tests], ($crate::run_register_scenario, $factory));
+
+        #[test]
+        fn the_plan_is_not_empty() {
+            $crate::print_plan(&$crate::register_plan(&$factory));
+        }
+    };
+}

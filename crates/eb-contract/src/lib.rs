@@ -58,7 +58,7 @@ pub use error::{Effect, Error, ErrorKind, Result, Retry};
 pub use ext::EventBusReaderExt;
 pub use futures_core::future::BoxFuture;
 pub use group::{Delivery, DeliveryLimit, EventBusGroups, GroupBacklog, GroupMember};
-pub use names::{BusIncarnation, ConsumerName, InvalidName, PartitionId, PartitionKey, Topic};
+pub use names::{BusIncarnation, ConsumerName, InvalidName, PartitionId, PartitionKey, RegisterName, Topic};
 pub use offset::{InvalidOffset, Offset, OffsetKind};
 pub use partition::{key_hash, partition_for};
 pub use position::{Cut, StartAt};

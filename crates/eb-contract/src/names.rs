@@ -125,6 +125,11 @@ path_safe_name! {
     ConsumerName, "consumer name"
 }
 
+path_safe_name! {
+    /// The name of a [register](crate::stores::RegisterStore).
+    RegisterName, "register name"
+}
+
 /// The number of a partition within its topic, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,4 +1,5 @@
-//! Embedded stores of the event bus: the admission index of one gate.
+//! Embedded stores of the event bus: the admission index of one gate, and registers that the processes of one machine
+//! share ([`register`]). This page is about the index.
 //!
 //! The index answers "was this event admitted, and where". It is a *view of the log*: all that is in it can be read
 //! from the log again, and nothing in it is ever newer than the log. That decides how it is made.
@@ -90,6 +91,8 @@ mod admission;
 mod config;
 mod error;
 mod lock;
+pub mod register;
 
 pub use admission::{EmbeddedAdmissionIndex, IndexStats};
 pub use config::AdmissionIndexConfig;
+pub use register::FileRegisterStore;

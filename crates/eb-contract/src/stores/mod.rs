@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod dead_letter;
 pub mod lease;
 pub mod processed;
+pub mod register;
 
 pub use admission::{
     AdmissionEntry, AdmissionIndex, AdmissionKey, Confirmation, IndexCheckpoint, IndexCut, OpenReservation,
@@ -20,3 +21,7 @@ pub use lease::{
     check_owner, first_epoch,
 };
 pub use processed::{EventIdentity, Mark, MarkScope, ProcessedStore, Progress, Seen, TransactionalStore};
+pub use register::{
+    MAX_REGISTER_BYTES, REGISTER_HISTORY, RegisterChange, RegisterStore, Versioned, check_swap,
+    version_conflict,
+};

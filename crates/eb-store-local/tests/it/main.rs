@@ -5,4 +5,5 @@ mod behaviour;
 mod damage;
 mod killed;
 mod law;
+mod registers;
 mod support;
