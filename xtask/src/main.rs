@@ -24,11 +24,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Send generated events through the gate, read them back every way, reopen, compare digests; on Kinesis and Postgres with --profile dev_local
+    /// Send generated events through the gate, read them back every way, reopen, compare digests; on Kinesis and Postgres with --profile dev_local, on Redis and Postgres with --profile dev_redis
     Smoke(smoke::Options),
     /// Run every test: unit, property, conformance, fault, crash and command-line suites
     Test(suite::Options),
-    /// Start, stop and show Kinesis (LocalStack) and Postgres for development
+    /// Start, stop and show Kinesis (LocalStack), Postgres and Redis for development
     #[command(subcommand)]
     Services(services::Command),
     /// Measure against raw baselines in the same run (release build)

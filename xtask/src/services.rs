@@ -1,5 +1,5 @@
-//! `cargo xtask services up | down | status`: Kinesis (LocalStack) and Postgres for development, in containers where an
-//! engine answers, else natively.
+//! `cargo xtask services up | down | status`: Kinesis (LocalStack), Postgres and Redis for development, in containers where
+//! an engine answers, else natively.
 //!
 //! `up` holds what it started until Ctrl-C, and stops it then; so does its end by any other way. `up --detach` leaves it
 //! to `down`. A service that cannot be had is named with its reason, the others are kept, and the exit code tells.
@@ -34,7 +34,7 @@ pub(crate) struct Up {
     #[command(flatten)]
     how: How,
     /// Only these
-    #[arg(long, value_enum, value_delimiter = ',', default_values = ["postgres", "localstack"])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["postgres", "localstack", "redis"])]
     only: Vec<Name>,
     /// Leave them running; `down` stops them
     #[arg(long)]
@@ -48,7 +48,7 @@ pub(crate) struct Up {
     /// The port of kinesis-local [default: 4567, or a free one where that is taken]
     #[arg(long, value_name = "PORT")]
     kinesis_local_port: Option<u16>,
-    /// The port of redis [default: 6379, or a free one where that is taken]
+    /// The port of Redis [default: 6379, or a free one where that is taken]
     #[arg(long, value_name = "PORT")]
     redis_port: Option<u16>,
 }
@@ -257,7 +257,7 @@ fn status() -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says where everything is: a line each, and what to set so that `--profile dev_local` finds it.
+/// Says where everything is: a line each, and what to set so that the profiles `dev_local` and `dev_redis` find it.
 fn show(running: &[Running]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for up in running {

@@ -60,7 +60,20 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
                 admin: Arc::new(bus.admin()),
             })
         }
+        #[cfg(feature = "redis")]
+        BusKind::Redis => {
+            let settings = config.redis.as_ref().ok_or_else(|| {
+                Error::new(ErrorKind::InvalidInput, "open", "the profile has no section event_bus.redis")
+            })?;
+            let bus = eb_redis::RedisBus::open(settings.to_config(config.max_envelope_bytes)?).await?;
+            Ok(Bus {
+                publisher: Arc::new(bus.publisher()),
+                reader: Arc::new(bus.reader()),
+                admin: Arc::new(bus.admin()),
+            })
+        }
         // The next backend goes here.
+        #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         kind => {
             let what = format!("this program was built without the backend `{}`", kind.as_str());
             Err(OpenError::Bus(Error::new(ErrorKind::Unsupported, "open", what)))

@@ -1,10 +1,25 @@
-//! The local profile and the gate's policies, compiled in, so that a program works in an empty folder.
+//! The shipped profiles and the gate's policies, compiled in, so that a program works in an empty folder.
 
-/// The name of the built-in profile.
-pub(crate) const PROFILE_NAME: &str = "local";
+/// The name of the profile that needs nothing but this machine.
+pub(crate) const LOCAL: &str = "local";
 
-/// Its text.
-pub(crate) const PROFILE: &str = include_str!("../../../config/platform/profiles/local.yaml");
+/// A profile's name, as it is held here, and its text.
+pub(crate) fn profile(name: &str) -> Option<(&'static str, &'static str)> {
+    PROFILES.iter().copied().find(|(known, _)| *known == name)
+}
+
+/// The names of the profiles.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    PROFILES.iter().map(|(name, _)| *name)
+}
+
+macro_rules! profiles {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../config/platform/profiles/", $name, ".yaml")))),*]
+    };
+}
+
+static PROFILES: &[(&str, &str)] = profiles!["local", "dev_local", "dev_redis"];
 
 /// A file of the built-in config folder by its path below it.
 pub(crate) fn file(path: &str) -> Option<&'static str> {
@@ -46,6 +61,19 @@ mod tests {
         }
         found.sort();
         let built_in: Vec<_> = FILES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(built_in, found);
+    }
+
+    #[test]
+    fn every_profile_of_the_config_folder_is_built_in() {
+        let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/platform/profiles");
+        let mut found: Vec<_> = std::fs::read_dir(profiles)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned())
+            .collect();
+        found.sort();
+        let mut built_in: Vec<_> = names().map(|name| format!("{name}.yaml")).collect();
+        built_in.sort();
         assert_eq!(built_in, found);
     }
 }

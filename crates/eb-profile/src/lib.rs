@@ -21,13 +21,13 @@
 //! | `profile_id` | 1–64 of `[A-Za-z0-9._-]` | required |
 //! | `policy.policy_rev` | the policy's revision, as receipts name it | required |
 //! | `policy.partitioning_profiles_ref`, `policy.class_map_ref`, `policy.schema_policy_ref` | files below the config root; payload schemas lie below its `schemas/` | required |
-//! | `wiring.event_bus_kind` | `file`, `memory`, `kinesis` (`redis` in a later release) | required |
+//! | `wiring.event_bus_kind` | `file`, `memory`, `kinesis`, `redis` | required |
 //! | `wiring.event_bus.root` | a file bus's folder | for `file` |
-//! | `wiring.event_bus.topics.<name>` | number of partitions, 1–10,000 | |
+//! | `wiring.event_bus.topics.<name>` | number of partitions, 1–10,000 (`redis`: 4,096) | |
 //! | `wiring.event_bus.create_topics` | make missing topics when opened for writing | `false` |
 //! | `wiring.event_bus.max_envelope_bytes` | 1 KiB–16 MiB; no more than the bus takes | 1 MiB |
 //! | `wiring.event_bus.preallocate_bytes` | for `file`: blank lines written ahead of the records, 0–1 GiB; a lone publisher gains most | 0 |
-//! | `wiring.event_bus.kinesis` | for `kinesis`: see below | for `kinesis` |
+//! | `wiring.event_bus.kinesis`, `.redis` | for the kind of that name: see below | for that kind |
 //! | `wiring.checkpoint_store.kind` | `file`, `memory`, `postgres` | required |
 //! | `wiring.checkpoint_store.root` | for `file`: checkpoints lie below its `checkpoints/` | the bus's root |
 //! | `wiring.admission_index.kind` | `embedded`, `memory`, `postgres` | required |
@@ -75,6 +75,24 @@
 //! | `read.idle_poll_ms` | how long a cursor at the head waits between two looks | 250; 25 for a `http://` endpoint |
 //! | `read.shards_fresh_for_ms`, `.horizon_margin_ms`, `.retry_for_ms` | | 30,000, 1,800,000, 10,000 |
 //!
+//! The section `redis`:
+//!
+//! | key | value | default |
+//! |---|---|---|
+//! | `url` | `redis[s]://[user[:password]@]host[:port][/database]` (the user is one of the server's ACL; `rediss` is encrypted), or `unix:///path`; a secret | required |
+//! | `stream_prefix` | what all keys begin with, in braces: buses of different prefixes share a server | `eb` |
+//! | `accept_weaker_ack` | open also where a crash of the server can take ACKed records: `appendfsync everysec`, replicas, Sentinel, Cluster. The capabilities then say `weaker`, and the notes of `eb profile check` what can be lost | `false`: such a server is refused |
+//! | `ca_file` | for `rediss://`: a PEM file of the certificates to trust | those of the system |
+//! | `client_certificate_file`, `client_key_file` | for `rediss://`: who we are, where the server asks | |
+//! | `connect_timeout_ms` | until a connection is made and the server's settings are checked | 3,000 |
+//! | `answer_timeout_ms` | a publish without an answer by then has an unknown outcome | 10,000 |
+//! | `publish.max_records_per_group`, `.max_bytes_per_group` | how deep a partition's appends are pipelined: what gathers while one is under way goes out as the next | 512, 1 MiB |
+//! | `publish.max_buffered_bytes` | of all topics; a publish beyond it is `Throttled` | 64 MiB |
+//! | `publish.give_up_after_ms` | how long a publish waits for a server that is away, before it fails with no effect | 5,000 |
+//! | `read.waiting_connections`, `.poll_every_ms` | how many reads wait at the head on a connection of their own, and how often the others look | 16, 20 |
+//!
+//! `wiring.event_bus.max_envelope_bytes` is the limit of the Redis bus, too.
+//!
 //! With `event_bus_kind: memory` the checkpoint store and the index must be in memory too: they would outlive what they refer to.
 //!
 //! ## Variables
@@ -96,7 +114,7 @@
 //! | a path (holds a `/`, or ends in `.yaml`) | that file | two above a folder `platform/profiles`, else the file's folder | the current folder |
 //! | a name, `EB_CONFIG_DIR` set | `$EB_CONFIG_DIR/platform/profiles/<name>.yaml`, nothing else | `$EB_CONFIG_DIR` | the current folder |
 //! | a name | `config/platform/profiles/<name>.yaml` here or in the nearest folder above | that `config` | the folder that holds `config` |
-//! | `local`, and none of these | the built-in copy | the built-in policies | the current folder |
+//! | `local`, `dev_local`, `dev_redis`, and none of these | the built-in copy | the built-in policies | the current folder |
 //!
 //! # Failure
 //! A [`ProfileError`] names file, line, column and key, and says what to do. Opening for reading makes nothing and locks nothing. Opening for writing makes
@@ -115,6 +133,7 @@ mod locate;
 mod model;
 mod open;
 mod postgres;
+mod redis;
 mod secret;
 mod section;
 mod stores;
@@ -136,6 +155,7 @@ pub use model::{
 };
 pub use open::{Platform, open, open_reading};
 pub use postgres::{PostgresSettings, PostgresTls};
+pub use redis::{RedisPublish, RedisRead, RedisSettings, RedisTls};
 pub use secret::Secret;
 pub use section::{Origin, Setting};
 

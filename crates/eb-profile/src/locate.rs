@@ -27,7 +27,7 @@ pub struct ProfileSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     File(PathBuf),
-    BuiltIn,
+    BuiltIn(&'static str),
 }
 
 impl ProfileSource {
@@ -46,10 +46,14 @@ impl ProfileSource {
         Self { kind: Kind::File(path), config_root, base: base.into() }
     }
 
-    /// The profile that is compiled into the program.
+    /// The profile `local` that is compiled into the program.
     #[must_use]
     pub fn built_in(base: impl Into<PathBuf>) -> Self {
-        Self { kind: Kind::BuiltIn, config_root: None, base: base.into() }
+        Self::built_in_as(builtin::LOCAL, base)
+    }
+
+    fn built_in_as(name: &'static str, base: impl Into<PathBuf>) -> Self {
+        Self { kind: Kind::BuiltIn(name), config_root: None, base: base.into() }
     }
 
     /// What errors and listings call it: the path, or `<built-in local>`.
@@ -57,14 +61,14 @@ impl ProfileSource {
     pub fn name(&self) -> String {
         match &self.kind {
             Kind::File(path) => path.display().to_string(),
-            Kind::BuiltIn => "<built-in local>".to_owned(),
+            Kind::BuiltIn(name) => format!("<built-in {name}>"),
         }
     }
 
-    /// Whether it is the one that is compiled into the program.
+    /// Whether it is one that is compiled into the program.
     #[must_use]
     pub fn is_built_in(&self) -> bool {
-        self.kind == Kind::BuiltIn
+        matches!(self.kind, Kind::BuiltIn(_))
     }
 
     /// The folder that policy files are taken from; `None` for the built-in ones.
@@ -157,15 +161,18 @@ fn by_name(name: &str, cwd: &Path, env: &Env) -> Result<(ProfileSource, String),
             return Ok((ProfileSource::file(shown, folder), text));
         }
     }
-    if name == builtin::PROFILE_NAME {
-        return Ok((ProfileSource::built_in(cwd), builtin::PROFILE.to_owned()));
+    if let Some((name, text)) = builtin::profile(name) {
+        return Ok((ProfileSource::built_in_as(name, cwd), text.to_owned()));
     }
     let wanted = Path::new("config").join(below);
     Err(ProfileError::new(
         name,
         format!("no such profile: there is no {} here or in a folder above", wanted.display()),
     )
-    .advise(format!("give a path, set {CONFIG_DIR}, or use the built-in `{}`", builtin::PROFILE_NAME)))
+    .advise(format!(
+        "give a path, set {CONFIG_DIR}, or use one that is built in: {}",
+        builtin::names().collect::<Vec<_>>().join(", ")
+    )))
 }
 
 fn read_text(path: &Path) -> Result<String, ProfileError> {

@@ -14,6 +14,7 @@ use crate::interpolate::Env;
 use crate::kinesis::KinesisSettings;
 use crate::locate::{self, ProfileSource};
 use crate::postgres::PostgresSettings;
+use crate::redis::RedisSettings;
 use crate::section::{Reading, Scalar, Section, Setting};
 use crate::wiring;
 use crate::yaml;
@@ -117,9 +118,7 @@ impl BusKind {
             Self::File => cfg!(feature = "file"),
             Self::Memory => cfg!(feature = "memory"),
             Self::Kinesis => cfg!(feature = "kinesis"),
-            Self::Redis => {
-                return Some(format!("the {} backend comes with a later release", self.as_str()));
-            }
+            Self::Redis => cfg!(feature = "redis"),
         };
         (!built).then(|| not_built(self.as_str()))
     }
@@ -145,6 +144,8 @@ pub struct EventBusConfig {
     pub preallocate_bytes: u64,
     /// `kinesis`. Always there for kind `kinesis`.
     pub kinesis: Option<KinesisSettings>,
+    /// `redis`. Always there for kind `redis`.
+    pub redis: Option<RedisSettings>,
 }
 
 /// The section `wiring.checkpoint_store`.

@@ -18,7 +18,7 @@ use crate::model::Profile;
 ///
 /// `name_or_path` is a path where it holds a `/` or ends in `.yaml`, and else a name, looked for as
 /// `config/platform/profiles/<name>.yaml` in the current folder and those above it (in `EB_CONFIG_DIR` instead, where that is
-/// set); for `local` there is a built-in copy of last resort.
+/// set); for those that the project ships there is a built-in copy of last resort.
 ///
 /// Dropping the future leaves topics made or not; opening again goes on.
 ///

@@ -298,9 +298,18 @@ impl Scalar<'_> {
 
     /// A secret.
     pub(crate) fn secret(self) -> Result<Secret, ProfileError> {
+        self.secret_if(|_| Ok(()))
+    }
+
+    /// A secret that has a form of its own. What the check says must not quote it.
+    pub(crate) fn secret_if(
+        self,
+        check: impl FnOnce(&str) -> Result<(), String>,
+    ) -> Result<Secret, ProfileError> {
         if self.expanded.text.is_empty() {
             return Err(self.error("it is empty"));
         }
+        check(&self.expanded.text).map_err(|what| self.error(what))?;
         self.record(true);
         Ok(Secret::new(self.expanded.text))
     }

@@ -9,6 +9,7 @@ use crate::interpolate::Env;
 use crate::kinesis;
 use crate::locate::ProfileSource;
 use crate::model::{BUS_KINDS, BusKind, EventBusConfig, KIND_OVERRIDE, Wiring};
+use crate::redis;
 use crate::section::{Origin, Section, suggestion};
 use crate::stores::Stores;
 
@@ -25,7 +26,7 @@ pub(crate) fn read(
     let known = ["event_bus_kind", "event_bus", "checkpoint_store", "admission_index", "quarantine"];
     let wiring = root.section("wiring", &known)?;
     let (kind, overridden) = read_kind(&wiring, env, notices)?;
-    let event_bus = read_event_bus(&wiring, kind, overridden, source.base())?;
+    let event_bus = read_event_bus(&wiring, kind, overridden, source.base(), notices)?;
     let stores = Stores { wiring: &wiring, profile_id, kind, overridden, base: source.base() };
     let result = Wiring {
         event_bus_kind: kind,
@@ -84,8 +85,10 @@ fn read_event_bus(
     kind: BusKind,
     overridden: bool,
     base: &Path,
+    notices: &mut Vec<String>,
 ) -> Result<EventBusConfig, ProfileError> {
-    let known = ["root", "topics", "create_topics", "max_envelope_bytes", "preallocate_bytes", "kinesis"];
+    let known =
+        ["root", "topics", "create_topics", "max_envelope_bytes", "preallocate_bytes", "kinesis", "redis"];
     let bus = wiring.section("event_bus", &known)?;
     let root = match bus.optional("root")? {
         Some(root) => Some(root.path_from(base)?),
@@ -111,5 +114,6 @@ fn read_event_bus(
     let max_envelope_bytes = usize::try_from(max_envelope_bytes).unwrap_or(usize::MAX);
     let preallocate_bytes = bus.number_or("preallocate_bytes", 0..=1 << 30, 0)?;
     let kinesis = kinesis::read(&bus, kind, overridden)?;
-    Ok(EventBusConfig { root, topics, create_topics, max_envelope_bytes, preallocate_bytes, kinesis })
+    let redis = redis::read(&bus, kind, overridden, base, notices)?;
+    Ok(EventBusConfig { root, topics, create_topics, max_envelope_bytes, preallocate_bytes, kinesis, redis })
 }

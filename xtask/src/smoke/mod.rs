@@ -5,8 +5,8 @@
 //! its digests compared; checkpoints make a round trip. Then everything is closed, opened again, and all of it repeated:
 //! this time every event must be known already.
 //!
-//! A profile on Kinesis is run against LocalStack and Postgres, started for the run unless they are up, and then the same
-//! events go through the same gate onto the file bus: the digests over the per-key sequences of first occurrences must be equal.
+//! A profile on Kinesis or Redis is run against LocalStack or Redis, and Postgres, started for the run unless they are up,
+//! and then the same events go through the same gate onto the file bus: the digests over the per-key sequences of first occurrences must be equal.
 
 mod checks;
 mod report;
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let services = Services::of(&wanted)?;
     let kinds = match wanted.wiring.event_bus_kind {
         // The same again on the file bus: nothing above the bus may tell one from the other.
-        BusKind::Kinesis => vec![BusKind::Kinesis, BusKind::File],
+        kind @ (BusKind::Kinesis | BusKind::Redis) => vec![kind, BusKind::File],
         kind => vec![kind],
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use eb_profile::{AdmissionIndexConfig, BusKind, CheckpointStoreConfig, Profile};
 use eb_testkit::services::fleet::{self, Service};
-use eb_testkit::services::{LocalStack, Postgres, PostgresOptions};
+use eb_testkit::services::{LocalStack, Postgres, PostgresOptions, Redis, RedisOptions};
 
 use super::Failure;
 use crate::services::environment;
@@ -16,7 +16,15 @@ pub(super) struct Services {
     /// The environment, with what names the services and keeps this run apart from all others.
     pub(super) variables: HashMap<String, String>,
     /// Held until the run has ended.
-    _own: (Option<LocalStack>, Option<Postgres>),
+    own: Own,
+}
+
+/// Dropped, they stop.
+#[derive(Default)]
+struct Own {
+    _localstack: Option<LocalStack>,
+    _postgres: Option<Postgres>,
+    _redis: Option<Redis>,
 }
 
 impl Services {
@@ -39,13 +47,19 @@ impl Services {
         if needs_kinesis && !services.has("EB_KINESIS_ENDPOINT_URL") {
             let own = LocalStack::start().map_err(|e| format!("LocalStack cannot be had: {e}"))?;
             services.set("EB_KINESIS_ENDPOINT_URL", own.url());
-            services._own.0 = Some(own);
+            services.own._localstack = Some(own);
         }
         if needs_postgres && !services.has("EB_POSTGRES_URL") {
             let own = Postgres::start(&PostgresOptions::default())
                 .map_err(|e| format!("Postgres cannot be had: {e}"))?;
             services.set("EB_POSTGRES_URL", own.url());
-            services._own.1 = Some(own);
+            services.own._postgres = Some(own);
+        }
+        if wiring.event_bus_kind == BusKind::Redis && !services.has("EB_REDIS_URL") {
+            let own =
+                Redis::start(&RedisOptions::default()).map_err(|e| format!("Redis cannot be had: {e}"))?;
+            services.set("EB_REDIS_URL", own.url());
+            services.own._redis = Some(own);
         }
         // Streams and tables of this run alone, also where the services are shared.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();

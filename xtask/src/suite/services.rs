@@ -2,7 +2,7 @@
 
 use eb_testkit::services::{
     self, KINESIS_URL_VARIABLE, KinesisLocal, KinesisLocalOptions, LOCALSTACK_URL_VARIABLE, LocalStack,
-    PG_URL_VARIABLE, Postgres, PostgresOptions,
+    PG_URL_VARIABLE, Postgres, PostgresOptions, REDIS_URL_VARIABLE, Redis, RedisOptions,
 };
 
 /// A service that suites need.
@@ -16,7 +16,7 @@ struct Need {
     tests: &'static [&'static str],
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need {
         name: "Postgres",
         variable: PG_URL_VARIABLE,
@@ -38,6 +38,13 @@ const NEEDS: [Need; 3] = [
         packages: &[],
         tests: &["localstack"],
     },
+    Need {
+        name: "Redis",
+        variable: REDIS_URL_VARIABLE,
+        start: || Redis::start(&RedisOptions::default()).map(Server::Redis),
+        packages: &["eb-redis"],
+        tests: &["on_redis"],
+    },
 ];
 
 /// It ends when it is dropped.
@@ -45,6 +52,7 @@ enum Server {
     Postgres(Postgres),
     KinesisLocal(KinesisLocal),
     LocalStack(LocalStack),
+    Redis(Redis),
 }
 
 impl Server {
@@ -53,6 +61,7 @@ impl Server {
             Self::Postgres(server) => server.url(),
             Self::KinesisLocal(server) => server.url(),
             Self::LocalStack(server) => server.url(),
+            Self::Redis(server) => server.url(),
         }
     }
 }

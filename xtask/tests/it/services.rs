@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use eb_testkit::services::PgWire;
+use eb_testkit::services::{PgWire, RedisReply, RedisWire};
 use tempfile::TempDir;
 
 struct Place {
@@ -31,7 +31,7 @@ impl Place {
         fs::create_dir(&bin).unwrap();
         let said = place.said_to_docker();
         let text = format!(
-            "#!/bin/sh\necho \"$EB_POSTGRES_PORT $EB_LOCALSTACK_PORT $*\" >> {}\n{script}\n",
+            "#!/bin/sh\necho \"$EB_POSTGRES_PORT $EB_LOCALSTACK_PORT $EB_REDIS_PORT $*\" >> {}\n{script}\n",
             said.display()
         );
         for name in ["docker", "docker-compose"] {
@@ -161,6 +161,36 @@ fn postgres_left_running_is_found_again_until_it_is_taken_down() {
 }
 
 #[test]
+fn redis_held_and_left_running_syncs_before_it_answers_and_is_gone_when_it_is_taken_down() {
+    let place = Place::new();
+    let port = free_port();
+    let args = ["up", "--native", "--only", "redis", "--redis-port", &port.to_string()];
+    let held = Held::start(&place, &args);
+    assert!(
+        held.shown.contains(&format!("export EB_REDIS_URL=redis://127.0.0.1:{port}\n")),
+        "{}",
+        held.shown
+    );
+    assert!(
+        text(&place.run(&["status"]).stdout).contains(&format!("up    redis://127.0.0.1:{port}  process"))
+    );
+    let mut wire = RedisWire::connect(port).unwrap();
+    let setting = |wire: &mut RedisWire, name: &str| match wire.must(&["CONFIG", "GET", name]).unwrap() {
+        RedisReply::List(pair) => pair[1].text().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(setting(&mut wire, "appendonly"), "yes");
+    assert_eq!(setting(&mut wire, "appendfsync"), "always");
+    assert_eq!(held.end("-INT"), Some(0));
+    gone(port, &place.folder_of("redis"));
+    let left = place.run(&[&args[..], &["--detach"]].concat());
+    assert!(left.status.success(), "{left:?}");
+    assert!(RedisWire::connect(port).unwrap().must(&["PING"]).is_ok());
+    assert_eq!(text(&place.run(&["down", "--only", "redis"]).stdout), "stopped: redis\n");
+    gone(port, &place.folder_of("redis"));
+}
+
+#[test]
 fn a_service_that_cannot_be_had_is_named_with_its_reason() {
     let place = Place::new();
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -176,15 +206,17 @@ fn containers_are_started_and_stopped_by_compose_where_an_engine_answers() {
     let place = Place::with_docker(
         "case \"$1\" in version) echo 28.0 ;; esac; case \"$*\" in *ps*) echo postgres ;; esac",
     );
-    let ports = ["--postgres-port", "16001", "--localstack-port", "16002"];
+    let ports = ["--postgres-port", "16001", "--localstack-port", "16002", "--redis-port", "16003"];
     let ran = place.run(&[&["up", "--detach"][..], &ports].concat());
     assert!(ran.status.success(), "{ran:?}");
     assert_eq!(
         text(&ran.stdout),
         "# postgres postgres://event_bus:event_bus@127.0.0.1:16001/event_bus, container\n\
          # localstack http://127.0.0.1:16002, container\n\
+         # redis redis://127.0.0.1:16003, container\n\
          export EB_POSTGRES_URL=postgres://event_bus:event_bus@127.0.0.1:16001/event_bus\n\
-         export EB_KINESIS_ENDPOINT_URL=http://127.0.0.1:16002\n"
+         export EB_KINESIS_ENDPOINT_URL=http://127.0.0.1:16002\n\
+         export EB_REDIS_URL=redis://127.0.0.1:16003\n"
     );
     let status = text(&place.run(&["status"]).stdout);
     assert!(
@@ -195,8 +227,10 @@ fn containers_are_started_and_stopped_by_compose_where_an_engine_answers() {
     assert_eq!(text(&place.run(&["down"]).stdout), "stopped: the containers\n");
     let said = fs::read_to_string(place.said_to_docker()).unwrap();
     let compose: Vec<_> = said.lines().filter(|line| line.contains(" --file ")).collect();
-    assert!(compose[0].starts_with("16001 16002 compose --file "), "{said}");
-    assert!(compose[0].ends_with("docker-compose.localstack.yml up --detach --wait postgres localstack"));
+    assert!(compose[0].starts_with("16001 16002 16003 compose --file "), "{said}");
+    assert!(
+        compose[0].ends_with("docker-compose.localstack.yml up --detach --wait postgres localstack redis")
+    );
     assert!(compose.last().unwrap().ends_with(" down --volumes"), "{said}");
 }
 

@@ -80,19 +80,6 @@ fn an_error_points_to_file_line_column_and_key_and_suggests() {
 }
 
 #[test]
-fn a_kind_of_a_later_release_is_named_as_such() {
-    assert_eq!(
-        error("event_bus_kind: file", "event_bus_kind: redis"),
-        "p.yaml:8:19: wiring.event_bus_kind: the redis backend comes with a later release; use another kind or another build of this program"
-    );
-    let overridden = parse(GOOD, &[("EVENT_BUS_KIND", "redis")]).unwrap_err().to_string();
-    assert_eq!(
-        overridden,
-        "EVENT_BUS_KIND: the redis backend comes with a later release; set it to another kind, or unset it"
-    );
-}
-
-#[test]
 fn an_override_that_names_nothing_is_an_error_of_the_variable() {
     let e = parse(GOOD, &[("EVENT_BUS_KIND", "flie")]).unwrap_err();
     assert_eq!(e.to_string(), "EVENT_BUS_KIND: `flie` is no kind of event bus; did you mean `file`?");

@@ -65,6 +65,6 @@ fn a_name_never_leaves_the_folder_and_an_unknown_one_says_what_to_do() {
     let e = Profile::load_with("nowhere", &env).unwrap_err().to_string();
     assert_eq!(
         e,
-        "nowhere: no such profile: there is no config/platform/profiles/nowhere.yaml here or in a folder above; give a path, set EB_CONFIG_DIR, or use the built-in `local`"
+        "nowhere: no such profile: there is no config/platform/profiles/nowhere.yaml here or in a folder above; give a path, set EB_CONFIG_DIR, or use one that is built in: local, dev_local, dev_redis"
     );
 }

@@ -5,9 +5,12 @@ mod errors;
 #[cfg(feature = "kinesis")]
 mod kinesis;
 mod lookup;
+#[cfg(all(unix, feature = "redis"))]
+mod on_redis;
 mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod redis;
 mod runtimes;
 mod settings;
 

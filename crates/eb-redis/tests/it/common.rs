@@ -1,7 +1,6 @@
 //! Servers, buses and records for the tests.
 
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -10,18 +9,23 @@ use eb_contract::{
     Record, StartAt, Topic,
 };
 use eb_redis::{RedisBus, RedisConfig, RedisUrl};
-use eb_testkit::services::{Redis, RedisOptions, Signal};
+use eb_testkit::services::{Redis, RedisOptions, RedisWire, Signal, redis_url};
 
-/// The server that tests share who do nothing to it; each has a prefix of its own.
-pub(crate) fn shared_server() -> &'static Redis {
-    static SERVER: OnceLock<Redis> = OnceLock::new();
-    SERVER.get_or_init(|| Redis::start(&RedisOptions::default()).unwrap())
+/// The port of the server that tests share who do nothing to it; each has a prefix of its own.
+pub(crate) fn shared_port() -> u16 {
+    let url = redis_url().expect("a Redis to test with");
+    url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("the shared address ends in a port")
 }
 
-/// Ends the shared server with the process: statics are not dropped, its guardian does it.
+/// A connection to it.
+pub(crate) fn shared_wire() -> RedisWire {
+    RedisWire::connect(shared_port()).unwrap()
+}
+
+/// A prefix that no other test has, whichever process it runs in.
 pub(crate) fn own_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) fn config(port: u16) -> RedisConfig {
@@ -31,7 +35,7 @@ pub(crate) fn config(port: u16) -> RedisConfig {
 /// A bus of its own on the shared server.
 pub(crate) async fn own_bus() -> (RedisBus, String) {
     let prefix = own_prefix();
-    let config = RedisConfig { prefix: prefix.clone(), ..config(shared_server().port()) };
+    let config = RedisConfig { prefix: prefix.clone(), ..config(shared_port()) };
     (RedisBus::open(config).await.unwrap(), prefix)
 }
 

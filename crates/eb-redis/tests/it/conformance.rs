@@ -8,8 +8,9 @@ use eb_contract::{
     Topic,
 };
 use eb_redis::{RedisBus, RedisConfig};
+use eb_testkit::services::RedisWire;
 
-use crate::common::{config, own_prefix, shared_server};
+use crate::common::{config, own_prefix, shared_port};
 
 /// Who deletes records.
 #[derive(Clone, Copy)]
@@ -38,7 +39,7 @@ impl BusFactory for OnRedis {
 
     fn open_fresh(&self) -> BoxFuture<'_, Outcome<Box<dyn TestBus>>> {
         Box::pin(async {
-            let config = RedisConfig { prefix: own_prefix(), ..config(shared_server().port()) };
+            let config = RedisConfig { prefix: own_prefix(), ..config(shared_port()) };
             Ok(Box::new(Open::new(config, self.trimmed).await?) as Box<dyn TestBus>)
         })
     }
@@ -103,7 +104,7 @@ impl TestBus for Open {
                 }
                 Trimmed::ByHand => {
                     let key = format!("{{{}}}:s:{topic}:{partition}", self.config.prefix);
-                    let mut wire = shared_server().wire()?;
+                    let mut wire = RedisWire::connect(shared_port())?;
                     wire.must(&["XTRIM", &key, "MINID", &before.to_string()])?;
                 }
             }

@@ -13,7 +13,7 @@ use eb_testkit::process::Spoken;
 
 use crate::common::{
     config, expect_acked, expect_order, killed_and_restarted, own_prefix, read_all, record, server,
-    shared_server, topic,
+    shared_port, topic,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,7 +191,7 @@ const CHILD: &str = "EB_REDIS_TEST_CHILD";
 #[tokio::test]
 async fn two_processes_publish_three_hundred_each_and_share_no_offset() {
     let prefix = own_prefix();
-    let port = shared_server().port();
+    let port = shared_port();
     let bus = RedisBus::open(RedisConfig { prefix: prefix.clone(), ..config(port) }).await.unwrap();
     let topic = topic("shared");
     bus.admin().create_topic(&topic, 1).await.unwrap();

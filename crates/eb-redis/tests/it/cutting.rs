@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::common::{
-    config, expect_acked, expect_order, number, own_prefix, read_all, record, shared_server, topic,
+    config, expect_acked, expect_order, number, own_prefix, read_all, record, shared_port, topic,
 };
 
 /// What happens to the bytes that go by.
@@ -118,7 +118,7 @@ async fn carry(
 
 /// A bus behind a proxy, and one that is not, over the same topic.
 async fn behind(timeouts: Timeouts) -> (Proxy, RedisBus, RedisBus, Topic) {
-    let port = shared_server().port();
+    let port = shared_port();
     let proxy = Proxy::before(port).await;
     let prefix = own_prefix();
     let direct = RedisBus::open(RedisConfig { prefix: prefix.clone(), ..config(port) }).await.unwrap();

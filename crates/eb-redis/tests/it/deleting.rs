@@ -8,7 +8,7 @@ use eb_redis::RedisBus;
 use eb_testkit::Rng;
 use eb_testkit::services::RedisWire;
 
-use crate::common::{number, own_bus, read_all, record, shared_server, topic};
+use crate::common::{number, own_bus, read_all, record, shared_wire, topic};
 
 const P0: PartitionId = PartitionId(0);
 
@@ -22,7 +22,7 @@ async fn filled(count: usize) -> (RedisBus, Topic, Vec<EbRef>, RedisWire, String
     for n in 0..count {
         acked.push(publisher.publish(&topic, record("k", n)).await.unwrap());
     }
-    let wire = shared_server().wire().unwrap();
+    let wire = shared_wire();
     (bus, topic, acked, wire, format!("{{{prefix}}}:s:t:0"))
 }
 
@@ -156,7 +156,7 @@ async fn a_clock_that_steps_back_changes_nothing() {
 #[tokio::test]
 async fn streams_of_somebody_else_are_not_taken_for_a_topic() {
     let (bus, prefix) = own_bus().await;
-    let mut wire = shared_server().wire().unwrap();
+    let mut wire = shared_wire();
     wire.must(&["XADD", &format!("{{{prefix}}}:s:t:1"), "*", "a", "b"]).unwrap();
     let e = bus.admin().create_topic(&topic("t"), 2).await.unwrap_err();
     assert_eq!(*e.kind(), ErrorKind::AlreadyExists, "{e}");

@@ -6,7 +6,7 @@ use eb_contract::{EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId,
 use eb_redis::{ReadConfig, RedisBus, RedisConfig};
 use eb_testkit::services::Signal;
 
-use crate::common::{PATIENCE, config, number, own_prefix, record, server, shared_server, topic};
+use crate::common::{PATIENCE, config, number, own_prefix, record, server, shared_port, topic};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_waits_through_a_restart_of_the_server() {
@@ -47,7 +47,7 @@ async fn a_consumer_waits_through_a_restart_of_the_server() {
 async fn more_consumers_wait_than_there_are_connections_for_it() {
     for waiting_connections in [0, 1, 2] {
         let read = ReadConfig { waiting_connections, poll_every: Duration::from_millis(5) };
-        let config = RedisConfig { read, prefix: own_prefix(), ..config(shared_server().port()) };
+        let config = RedisConfig { read, prefix: own_prefix(), ..config(shared_port()) };
         let bus = RedisBus::open(config).await.unwrap();
         let (topic, reader) = (topic("many"), bus.reader());
         bus.admin().create_topic(&topic, 1).await.unwrap();

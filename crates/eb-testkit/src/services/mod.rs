@@ -24,8 +24,8 @@
 //! server's folder, which its command line names.
 //!
 //! # Sharing
-//! Test binaries share one server where [`PG_URL_VARIABLE`], [`KINESIS_URL_VARIABLE`] or [`LOCALSTACK_URL_VARIABLE`] names it;
-//! each test then makes a database (or streams) of its own. Without them a test binary starts its own server.
+//! Test binaries share one server where [`PG_URL_VARIABLE`], [`KINESIS_URL_VARIABLE`], [`LOCALSTACK_URL_VARIABLE`] or
+//! [`REDIS_URL_VARIABLE`] names it; each test then makes a database (or streams, or a prefix) of its own. Without them a test binary starts its own server.
 
 pub mod containers;
 mod daemon;
@@ -52,8 +52,8 @@ pub use pg_wire::{PgWire, SqlError};
 pub use postgres::{Postgres, PostgresBinaries, PostgresOptions, Stop};
 pub use redis::{Redis, RedisOptions, RedisReply, RedisWire};
 pub use shared::{
-    KINESIS_URL_VARIABLE, LOCALSTACK_URL_VARIABLE, PG_URL_VARIABLE, TestDatabase, kinesis_url,
-    localstack_url, postgres_url,
+    KINESIS_URL_VARIABLE, LOCALSTACK_URL_VARIABLE, PG_URL_VARIABLE, REDIS_URL_VARIABLE, TestDatabase,
+    kinesis_url, localstack_url, postgres_url, redis_url,
 };
 
 /// How long a server may take until it answers.

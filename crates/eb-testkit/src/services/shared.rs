@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::postgres::{Postgres, PostgresOptions, run_sql, url};
-use super::{KinesisLocal, KinesisLocalOptions, LocalStack, Result, ServiceError};
+use super::{KinesisLocal, KinesisLocalOptions, LocalStack, Redis, RedisOptions, Result, ServiceError};
 
 /// Names the Postgres that all test binaries share, as `postgres://USER@127.0.0.1:PORT/postgres` without a password.
 pub const PG_URL_VARIABLE: &str = "EB_TEST_PG_URL";
@@ -14,6 +14,9 @@ pub const KINESIS_URL_VARIABLE: &str = "EB_TEST_KINESIS_URL";
 
 /// Names the LocalStack that all test binaries share, as `http://127.0.0.1:PORT`.
 pub const LOCALSTACK_URL_VARIABLE: &str = "EB_TEST_LOCALSTACK_URL";
+
+/// Names the Redis that all test binaries share, as `redis://127.0.0.1:PORT`.
+pub const REDIS_URL_VARIABLE: &str = "EB_TEST_REDIS_URL";
 
 /// The address of the shared Postgres; the first call starts one where no variable names it. It ends with the process.
 ///
@@ -63,6 +66,22 @@ pub fn localstack_url() -> Result<String> {
         return Ok(url);
     }
     match OWN.get_or_init(LocalStack::start) {
+        Ok(server) => Ok(server.url()),
+        Err(e) => Err(e.clone()),
+    }
+}
+
+/// The address of the shared Redis, for tests that do nothing to it; the first call starts one where no variable names
+/// it. It ends with the process. A test takes a prefix that no other process has.
+///
+/// # Errors
+/// When there is none and it cannot be started; later calls answer the same.
+pub fn redis_url() -> Result<String> {
+    static OWN: OnceLock<Result<Redis>> = OnceLock::new();
+    if let Some(url) = named(REDIS_URL_VARIABLE) {
+        return Ok(url);
+    }
+    match OWN.get_or_init(|| Redis::start(&RedisOptions::default())) {
         Ok(server) => Ok(server.url()),
         Err(e) => Err(e.clone()),
     }
