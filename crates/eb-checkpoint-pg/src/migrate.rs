@@ -27,8 +27,10 @@ struct Migration {
 }
 
 /// All steps; the version is their number.
-const ALL: &[Migration] =
-    &[Migration { name: "0001_stores", sql: include_str!("../migrations/0001_stores.sql") }];
+const ALL: &[Migration] = &[
+    Migration { name: "0001_stores", sql: include_str!("../migrations/0001_stores.sql") },
+    Migration { name: "0002_renewals", sql: include_str!("../migrations/0002_renewals.sql") },
+];
 
 /// What a look at a database has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -252,6 +252,7 @@ impl World {
             bus_incarnation: self.incarnation.clone(),
             cut: Cut::Next(Offset::from_u64(OffsetKind::FileLine, line)),
             last_crc32c: Some(0),
+            caught_up_at: None,
         };
         Ok(IndexCheckpoint { key_version: 1, cuts: self.topics.iter().map(cut).collect() })
     }

@@ -27,8 +27,8 @@ pub struct GateConfig {
     pub checkpoint_every: u64,
     /// After what time it is committed, if anything was admitted.
     pub checkpoint_interval: Duration,
-    /// Logs with several writers only: how long after a publish with an unknown outcome the log may still bring
-    /// the record. Once this has passed and the log does not hold it, the event counts as not published. It must
+    /// Logs with several writers only: how long after a publish with an unknown outcome, or after another gate was last
+    /// heard of, the log may still bring the record. Once this has passed and the log does not hold it, the event counts as not published. It must
     /// exceed the longest time that the backend may hold a request; a record that comes later still is a copy.
     pub unknown_deadline: Duration,
     /// How many events [`Gate::admit_batch`](crate::Gate::admit_batch) keeps in flight.

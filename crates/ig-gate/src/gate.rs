@@ -20,7 +20,7 @@ use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::quarantine::QuarantineStore;
 use crate::receipt::{Receipt, ReceiptId};
-use crate::{checkpoint, lookup, reconcile, recovery, sequencer, takeover};
+use crate::{checkpoint, lookup, reconcile, recovery, renewal, sequencer, takeover};
 
 /// What a gate is made of. It closes none of these; whoever opened them does, after [`Gate::close`].
 pub struct GateParts {
@@ -98,6 +98,7 @@ impl Gate {
             tokio::spawn(checkpoint::run(Arc::clone(&core))),
             tokio::spawn(reconcile::run(Arc::clone(&core))),
             tokio::spawn(takeover::tend(Arc::clone(&core))),
+            tokio::spawn(renewal::run(Arc::clone(&core))),
         ];
         let tasks = Arc::new(Tasks { running, closing: tokio::sync::Mutex::new(None) });
         Ok(Self { core, tasks })

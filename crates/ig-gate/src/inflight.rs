@@ -160,6 +160,17 @@ impl Flight {
         self.state.lock().reservation
     }
 
+    /// Its reservation, while the callers' answer is still to come.
+    pub(crate) fn pending_reservation(&self) -> Option<ReservationId> {
+        let state = self.state.lock();
+        state.reservation.filter(|_| !matches!(state.phase, Phase::Done(_)))
+    }
+
+    /// It was given back, and the key will be reserved anew.
+    pub(crate) fn unreserved(&self) {
+        self.state.lock().reservation = None;
+    }
+
     pub(crate) fn start(&self) -> Vec<(PartitionId, Cut)> {
         self.state.lock().start.clone()
     }

@@ -30,8 +30,9 @@
 //! |---|---|
 //! | confirms | DUPLICATE, with its place |
 //! | fails without effect | the key is reserved here |
-//! | is silent past its lease | the log is read from the reservation's cuts, beside all other admissions. Found: DUPLICATE. Not found: the next look comes later, and once [`unknown_deadline`](GateConfig::unknown_deadline) has passed since it was reserved, the key is reserved here and the event published |
-//! | was merely slow, and its publish lands after that | the log holds a copy; that gate is told what stands, and answers DUPLICATE |
+//! | is slow, and alive | it renews its reservation, and the event waits; after [`unknown_deadline`](GateConfig::unknown_deadline) the answer is `PUBLISH_OUTCOME_UNKNOWN` |
+//! | is silent past its lease | the log is read from the reservation's cuts, beside all other admissions. Found: DUPLICATE. Not found: the next look comes later, and once `unknown_deadline` has passed since it was reserved or last renewed, the key is reserved here and the event published |
+//! | was merely cut off from the index, and its publish lands after that | the log holds a copy; that gate is told what stands, and answers DUPLICATE |
 //! | is dead, and nobody sends its events again | every gate looks after reservations older than the deadline, twice in each such time |
 //!
 //! The place that receipts name never moves: `confirm` and `apply` of the index leave what stands and tell it (see
@@ -118,7 +119,7 @@
 //!
 //! # Where things are
 //! `admission` (one input from call to answer), `inflight` (keys being decided), `sequencer` (events that wait for their
-//! turn), `reconcile` and `takeover` (unknown outcomes), `checkpoint` and `progress` (how far index and log are), `recovery`
+//! turn), `reconcile` and `takeover` (unknown outcomes), `renewal` (leases), `checkpoint` and `progress` (how far index and log are), `recovery`
 //! (opening), `room` (bytes that wait), `quarantine`, `policy`, `receipt`, `lookup`, `health`, `metrics`.
 
 mod admission;
@@ -138,6 +139,7 @@ mod reason;
 mod receipt;
 mod reconcile;
 mod recovery;
+mod renewal;
 mod room;
 mod scan;
 mod sequencer;

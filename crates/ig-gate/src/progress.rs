@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use eb_contract::stores::{IndexCheckpoint, IndexCut};
-use eb_contract::{BusIncarnation, Cut, EbRef, EnvelopeRef, Offset, PartitionId, PartitionKey, Topic};
+use eb_contract::{
+    BusIncarnation, Cut, EbRef, EnvelopeRef, Offset, PartitionId, PartitionKey, Timestamp, Topic,
+};
 use parking_lot::Mutex;
+
+use crate::scan::Start;
 
 /// The version of how the index's checkpoint sees dedupe keys.
 pub(crate) const KEY_VERSION: u32 = canonical_envelope::DedupeKey::VERSION;
@@ -27,7 +31,7 @@ struct TopicProgress {
 #[derive(Debug, Clone)]
 pub(crate) enum PartitionProgress {
     /// As it was found, or as it was stored.
-    Cut { cut: Cut, last_crc32c: Option<u32> },
+    Cut { cut: Cut, last_crc32c: Option<u32>, caught_up_at: Option<Timestamp> },
     /// The furthest record that was ACKed.
     Last { offset: Offset, key: PartitionKey, envelope: EnvelopeRef },
 }
@@ -44,6 +48,14 @@ impl PartitionProgress {
         match self {
             Self::Cut { last_crc32c, .. } => *last_crc32c,
             Self::Last { key, envelope, .. } => Some(record_crc32c(key, envelope)),
+        }
+    }
+
+    /// Behind an ACKed record others' may lie already.
+    fn caught_up_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Cut { caught_up_at, .. } => *caught_up_at,
+            Self::Last { .. } => None,
         }
     }
 
@@ -71,7 +83,11 @@ impl Progress {
                 incarnation: cut.bus_incarnation.clone(),
                 partitions: Mutex::default(),
             });
-            let standing = PartitionProgress::Cut { cut: cut.cut, last_crc32c: cut.last_crc32c };
+            let standing = PartitionProgress::Cut {
+                cut: cut.cut,
+                last_crc32c: cut.last_crc32c,
+                caught_up_at: cut.caught_up_at,
+            };
             topic.partitions.get_mut().insert(cut.partition_id, standing);
         }
         Self {
@@ -86,7 +102,7 @@ impl Progress {
     pub(crate) fn acked(&self, eb_ref: &EbRef, key: &PartitionKey, envelope: &EnvelopeRef) -> u64 {
         if let Some(topic) = self.topics.get(&eb_ref.topic) {
             let mut partitions = topic.partitions.lock();
-            let begin = PartitionProgress::Cut { cut: Cut::Begin, last_crc32c: None };
+            let begin = PartitionProgress::Cut { cut: Cut::Begin, last_crc32c: None, caught_up_at: None };
             let standing = partitions.entry(eb_ref.partition_id).or_insert(begin);
             if standing.is_behind(&eb_ref.offset) {
                 *standing = PartitionProgress::Last {
@@ -119,6 +135,7 @@ impl Progress {
                 bus_incarnation: progress.incarnation.clone(),
                 cut: standing.cut(),
                 last_crc32c: standing.crc32c(),
+                caught_up_at: standing.caught_up_at(),
             }));
         }
         sort_cuts(&mut cuts);
@@ -131,9 +148,10 @@ impl Progress {
     }
 
     /// The stored cuts of a topic: every record that is not in the index, and not in flight, lies after them.
-    pub(crate) fn committed_cuts(&self, topic: &Topic) -> Vec<(PartitionId, Cut)> {
+    pub(crate) fn committed_cuts(&self, topic: &Topic) -> Vec<(PartitionId, Start)> {
         let committed = self.committed.lock();
-        committed.cuts.iter().filter(|c| c.topic == *topic).map(|c| (c.partition_id, c.cut)).collect()
+        let of_topic = committed.cuts.iter().filter(|c| c.topic == *topic);
+        of_topic.map(|c| (c.partition_id, Start { cut: c.cut, since: c.caught_up_at })).collect()
     }
 
     /// The furthest records that were ACKed by this gate.

@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::stores::AdmissionEntry;
-use eb_contract::{Cut, EnvelopeRef, PartitionId, PartitionKey, Result, Topic};
+use eb_contract::{EnvelopeRef, PartitionId, PartitionKey, Result, Topic};
 
 use crate::core::{Core, Unknown};
 use crate::inflight::Flight;
-use crate::scan::{TopicScan, oldest, own_copy};
+use crate::scan::{Start, TopicScan, oldest, own_copy};
 
 /// The first and the longest pause between two looks.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
@@ -151,10 +151,11 @@ async fn tell(core: &Core, flight: &Flight, found: Option<Found>) -> Result<()> 
 }
 
 /// Cuts at or before every place where these publishes may have landed.
-fn start(core: &Core, topic: &Topic, unknown: &[Unknown]) -> BTreeMap<PartitionId, Cut> {
+fn start(core: &Core, topic: &Topic, unknown: &[Unknown]) -> BTreeMap<PartitionId, Start> {
     if !core.index.is_shared() {
         // The index's checkpoint never passes a key that is in flight or blocked.
         return core.progress.committed_cuts(topic).into_iter().collect();
     }
-    oldest(unknown.iter().map(|u| u.flight.start().into_iter().collect()))
+    let from = oldest(unknown.iter().map(|u| u.flight.start().into_iter().collect()));
+    from.into_iter().map(|(partition, cut)| (partition, Start { cut, since: None })).collect()
 }

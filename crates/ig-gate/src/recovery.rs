@@ -10,18 +10,19 @@
 //! Only then does the gate admit. A crash at any point leaves the former checkpoint, and the same reads again.
 //!
 //! With a shared index, reading starts at the oldest cut of any open reservation, so what a crashed gate published
-//! without telling is found. Reservations of which the log holds nothing are left to [`takeover`](crate::takeover).
+//! without telling is found. A partition that a reservation does not name came after it (its shard was split or merged)
+//! and is read from its beginning. Reservations of which the log holds nothing are left to [`takeover`](crate::takeover).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use eb_contract::stores::{AdmissionIndex, IndexCheckpoint, IndexCut};
+use eb_contract::stores::{AdmissionIndex, IndexCheckpoint, IndexCut, OpenReservation};
 use eb_contract::{
-    Cut, Error, ErrorKind, EventBusReader, EventBusReaderExt, Offset, PartitionId, Result, StartAt, Topic,
-    TopicPartitions,
+    Cut, Error, ErrorKind, EventBusReader, EventBusReaderExt, Offset, PartitionId, Result, StartAt,
+    Timestamp, Topic, TopicPartitions,
 };
 
 use crate::progress::{KEY_VERSION, record_crc32c, sort_cuts};
-use crate::scan::TopicScan;
+use crate::scan::{Start, TopicScan, oldest};
 
 const OP: &str = "open gate";
 
@@ -61,13 +62,10 @@ pub(crate) async fn recover(
             Err(error) => return Err(error),
         };
         let standing = verify(reader, topic, &listed, &of_topic).await?;
-        let mut from: BTreeMap<PartitionId, Cut> = standing.iter().map(|(id, cut)| (*id, cut.cut)).collect();
-        for (partition, cut) in reserved.get(topic).into_iter().flatten() {
-            if let Some(start) = from.get_mut(partition)
-                && cut.compare(start).is_some_and(std::cmp::Ordering::is_lt)
-            {
-                *start = *cut;
-            }
+        let from = standing.iter().map(|(id, cut)| (*id, Start { cut: cut.cut, since: cut.caught_up_at }));
+        let mut from: BTreeMap<PartitionId, Start> = from.collect();
+        if let Some(reserved) = reserved.get(topic) {
+            reserved.lower(&mut from);
         }
         read += read_on(reader, index, topic, &listed, from, standing, &mut now).await?;
     }
@@ -85,22 +83,41 @@ pub(crate) async fn recover(
     Ok((checkpoint, read))
 }
 
-/// The oldest start cuts of what crashed gates have reserved, by topic.
-async fn reservations(index: &dyn AdmissionIndex) -> Result<BTreeMap<Topic, BTreeMap<PartitionId, Cut>>> {
-    let mut oldest: BTreeMap<Topic, BTreeMap<PartitionId, Cut>> = BTreeMap::new();
-    if !index.is_shared() {
-        return Ok(oldest);
-    }
-    for open in index.open_reservations().await? {
-        let of_topic = oldest.entry(open.request.topic).or_default();
-        for (partition, cut) in open.request.start {
-            let known = of_topic.entry(partition).or_insert(cut);
-            if cut.compare(known).is_some_and(std::cmp::Ordering::is_lt) {
-                *known = cut;
+/// Where to look, in one topic, for what crashed gates have reserved.
+struct Reserved {
+    /// Of the partitions that all reservations name, cuts at or before those of each.
+    cuts: BTreeMap<PartitionId, Cut>,
+    /// When the oldest was made.
+    since: Timestamp,
+}
+
+impl Reserved {
+    /// Makes the read start early enough for the reservations too.
+    fn lower(&self, from: &mut BTreeMap<PartitionId, Start>) {
+        from.retain(|partition, start| {
+            let Some(cut) = self.cuts.get(partition) else { return false };
+            if cut.compare(&start.cut).is_some_and(std::cmp::Ordering::is_lt) {
+                start.cut = *cut;
             }
+            start.since = start.since.map(|since| since.min(self.since));
+            true
+        });
+    }
+}
+
+/// What crashed gates have reserved, by topic.
+async fn reservations(index: &dyn AdmissionIndex) -> Result<BTreeMap<Topic, Reserved>> {
+    let mut by_topic: BTreeMap<Topic, Vec<OpenReservation>> = BTreeMap::new();
+    if index.is_shared() {
+        for open in index.open_reservations().await? {
+            by_topic.entry(open.request.topic.clone()).or_default().push(open);
         }
     }
-    Ok(oldest)
+    let reserved = |open: Vec<OpenReservation>| Reserved {
+        since: open.iter().map(|r| r.reserved_at).min().unwrap_or(Timestamp::EPOCH),
+        cuts: oldest(open.into_iter().map(|r| r.request.start.into_iter().collect())),
+    };
+    Ok(by_topic.into_iter().map(|(topic, open)| (topic, reserved(open))).collect())
 }
 
 fn missing(topic: &Topic, cuts: &[&IndexCut], error: Error) -> Error {
@@ -249,14 +266,15 @@ async fn read_on(
     index: &dyn AdmissionIndex,
     topic: &Topic,
     listed: &TopicPartitions,
-    from: BTreeMap<PartitionId, Cut>,
+    from: BTreeMap<PartitionId, Start>,
     standing: BTreeMap<PartitionId, &IndexCut>,
     now: &mut Vec<IndexCut>,
 ) -> Result<u64> {
-    let mut stands: BTreeMap<PartitionId, (Cut, Option<u32>)> =
-        listed.partitions.iter().map(|p| (p.id, (Cut::Begin, None))).collect();
+    let mut stands: BTreeMap<PartitionId, Stand> =
+        listed.partitions.iter().map(|p| (p.id, Stand::default())).collect();
     for (id, cut) in standing {
-        stands.insert(id, (cut.cut, cut.last_crc32c));
+        let IndexCut { cut, last_crc32c, caught_up_at, .. } = cut.clone();
+        stands.insert(id, Stand { cut, last_crc32c, caught_up_at });
     }
     let mut read = 0;
     let mut scan = TopicScan::open(reader, topic, from).await?;
@@ -266,18 +284,38 @@ async fn read_on(
             index.apply(scanned.entries).await?;
         }
         let crc = scanned.last.as_ref().map(|(key, envelope)| record_crc32c(key, envelope));
-        let stand = stands.entry(scanned.partition).or_insert((Cut::Begin, None));
+        let stand = stands.entry(scanned.partition).or_default();
         // An earlier reservation may have made the read start before the cut.
-        if scanned.next.compare(&stand.0).is_none_or(std::cmp::Ordering::is_gt) {
-            *stand = (scanned.next, crc.or(stand.1.filter(|_| scanned.last.is_none())));
+        let order = scanned.next.compare(&stand.cut);
+        if order.is_none_or(std::cmp::Ordering::is_gt) {
+            stand.cut = scanned.next;
+            stand.last_crc32c = crc.or(stand.last_crc32c.filter(|_| scanned.last.is_none()));
+        }
+        if order.is_none_or(std::cmp::Ordering::is_ge) {
+            // A log that forgets nothing has no use for it.
+            stand.caught_up_at = scanned.caught_up_at.filter(|_| reader.capabilities().retention);
         }
     }
-    now.extend(stands.into_iter().map(|(partition_id, (cut, last_crc32c))| IndexCut {
+    now.extend(stands.into_iter().map(|(partition_id, stand)| IndexCut {
         topic: topic.clone(),
         partition_id,
         bus_incarnation: listed.incarnation.clone(),
-        cut,
-        last_crc32c: if matches!(cut, Cut::Next(_) | Cut::After(_)) { last_crc32c } else { None },
+        cut: stand.cut,
+        last_crc32c: stand.last_crc32c.filter(|_| matches!(stand.cut, Cut::Next(_) | Cut::After(_))),
+        caught_up_at: stand.caught_up_at,
     }));
     Ok(read)
+}
+
+/// Where a partition stands.
+struct Stand {
+    cut: Cut,
+    last_crc32c: Option<u32>,
+    caught_up_at: Option<Timestamp>,
+}
+
+impl Default for Stand {
+    fn default() -> Self {
+        Self { cut: Cut::Begin, last_crc32c: None, caught_up_at: None }
+    }
 }

@@ -6,7 +6,7 @@ use canonical_envelope::{Envelope, Limits};
 use eb_contract::stores::AdmissionEntry;
 use eb_contract::{
     Cursor, Cut, EnvelopeRef, Error, ErrorKind, EventBusReader, PartitionId, PartitionInfo, PartitionKey,
-    ReadLimit, ReadState, Record, Result, StartAt, Topic,
+    ReadLimit, ReadState, Record, Result, StartAt, Timestamp, Topic,
 };
 
 use crate::admission::entry_of;
@@ -14,11 +14,30 @@ use crate::admission::entry_of;
 /// What is read at a time.
 const LIMIT: ReadLimit = ReadLimit { max_records: 1000, max_bytes: 4 << 20, wait: std::time::Duration::ZERO };
 
+/// Where to read a partition from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) cut: Cut,
+    /// What is wanted of that which lies after the cut has come at this time or later. With it a stream that forgets can
+    /// tell records that were read before they expired from ones that were not.
+    pub(crate) since: Option<Timestamp>,
+}
+
+impl From<Start> for StartAt {
+    fn from(Start { cut, since }: Start) -> Self {
+        match (cut, since) {
+            (Cut::Begin, _) => Self::Earliest,
+            (cut, Some(caught_up_at)) => Self::Resume { cut, caught_up_at },
+            (cut, None) => Self::Cut(cut),
+        }
+    }
+}
+
 /// Reads the partitions of a topic one after the other, parents before their children, each from its cut to its head.
 pub(crate) struct TopicScan<'s> {
     reader: &'s dyn EventBusReader,
     topic: &'s Topic,
-    from: BTreeMap<PartitionId, Cut>,
+    from: BTreeMap<PartitionId, Start>,
     todo: VecDeque<PartitionId>,
     current: Option<Box<dyn Cursor>>,
 }
@@ -34,6 +53,8 @@ pub(crate) struct Scanned {
     pub(crate) next: Cut,
     /// The last of the records.
     pub(crate) last: Option<(PartitionKey, EnvelopeRef)>,
+    /// The cut was the head at this time.
+    pub(crate) caught_up_at: Option<Timestamp>,
 }
 
 impl<'s> TopicScan<'s> {
@@ -41,7 +62,7 @@ impl<'s> TopicScan<'s> {
     pub(crate) async fn open(
         reader: &'s dyn EventBusReader,
         topic: &'s Topic,
-        from: BTreeMap<PartitionId, Cut>,
+        from: BTreeMap<PartitionId, Start>,
     ) -> Result<Self> {
         let listed = reader.partitions(topic).await?.partitions;
         Ok(Self { reader, topic, from, todo: parents_first(&listed), current: None })
@@ -62,6 +83,7 @@ impl<'s> TopicScan<'s> {
                     }
                 },
             };
+            let asked_at = Timestamp::now();
             let batch = cursor.next(LIMIT).await?;
             let partition = cursor.partition_id();
             if batch.state == ReadState::More {
@@ -73,8 +95,14 @@ impl<'s> TopicScan<'s> {
             if entries.is_empty() && self.current.is_some() {
                 continue;
             }
-            let last = batch.records.last().and_then(own_copy);
-            return Ok(Some(Scanned { partition, entries, records: batch.records, next: batch.next, last }));
+            return Ok(Some(Scanned {
+                partition,
+                entries,
+                last: batch.records.last().and_then(own_copy),
+                records: batch.records,
+                next: batch.next,
+                caught_up_at: (batch.state == ReadState::CaughtUp).then_some(asked_at),
+            }));
         }
     }
 }
@@ -114,12 +142,9 @@ async fn open_cursor(
     reader: &dyn EventBusReader,
     topic: &Topic,
     partition: PartitionId,
-    from: Option<&Cut>,
+    from: Option<&Start>,
 ) -> Result<Box<dyn Cursor>> {
-    let start = match from {
-        Some(Cut::Begin) | None => StartAt::Earliest,
-        Some(cut) => StartAt::Cut(*cut),
-    };
+    let start = from.map_or(StartAt::Earliest, |from| StartAt::from(*from));
     match reader.cursor(topic, partition, start).await {
         // Of a stream that forgets: what lies below its horizon is the index's alone, by the dedupe horizon.
         Err(error)

@@ -63,7 +63,10 @@ impl Turn {
             core.permits.add_permits(self.flight.units as usize);
         }
         match self.answer.take() {
-            Some(Reserved::Fresh(reservation)) => Some(reservation),
+            Some(Reserved::Fresh(reservation)) => {
+                self.flight.unreserved();
+                Some(reservation)
+            }
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 //! | the log, read from the reservation's start cuts | and | then |
 //! |---|---|---|
 //! | holds the event | | it is admitted: the index gets the entry, and the reservation ends with it |
-//! | does not | the reservation was older than `unknown_deadline` before the read | it is given up: the key can be reserved again |
+//! | does not | the reservation was last renewed longer than `unknown_deadline` before the read | it is given up: the key can be reserved again |
 //! | does not, otherwise | | it stays; the next look comes later |
 //!
 //! Two callers want to know. Events that this gate was asked to admit wait for it in the
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::core::Core;
-use crate::scan::{TopicScan, oldest, own_copy};
+use crate::scan::{Start, TopicScan, oldest, own_copy};
 
 /// The shortest rest between two looks for keys that wait, and the shortest between two for keys that nobody awaits.
 const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
@@ -133,7 +133,7 @@ async fn sweep(core: &Core) -> Result<()> {
 }
 
 fn is_too_late(core: &Core, reservation: &OpenReservation, now: Timestamp) -> bool {
-    now.saturating_since(reservation.reserved_at) >= core.config.unknown_deadline
+    now.saturating_since(reservation.renewed_at) >= core.config.unknown_deadline
 }
 
 /// One read of each topic, all topics at once.
@@ -160,7 +160,10 @@ async fn settle_topic(
     // Looked at before the log is read: a deadline that passes during the read proves nothing.
     let now = Timestamp::now();
     let mut told: HashMap<_, _> = open.iter().map(|r| (r.request.key.dedupe, Takeover::Undecided)).collect();
+    // None of the events can have come before its reservation.
+    let since = open.iter().map(|r| r.reserved_at).min();
     let from = oldest(open.iter().map(|r| r.request.start.iter().copied().collect::<BTreeMap<_, _>>()));
+    let from = from.into_iter().map(|(partition, cut)| (partition, Start { cut, since })).collect();
     let mut scan = TopicScan::open(core.reader.as_ref(), topic, from).await?;
     let (mut entries, mut records) = (Vec::new(), Vec::new());
     while let Some(scanned) = scan.next().await? {

@@ -35,6 +35,7 @@ const OP_OPEN: &str = "open admission index";
 const OP_RESERVE: &str = "reserve";
 const OP_CONFIRM: &str = "confirm";
 const OP_RELEASE: &str = "release";
+const OP_RENEW: &str = "renew reservations";
 const OP_APPLY: &str = "apply";
 const OP_GIVE_UP: &str = "give up reservations";
 const OP_GET: &str = "look up admission";
@@ -45,8 +46,8 @@ const OP_PROBE: &str = "probe admission index";
 pub struct PgIndexConfig {
     /// The gate's name, shown to the others: 1 to 128 characters. Several may have the same; each opening is told apart.
     pub gate: String,
-    /// How long a reservation keeps other gates from looking into what became of it. It should exceed what a
-    /// publish takes on a bad day; a longer one delays others after a crash.
+    /// How long a reservation keeps other gates from looking into what became of it. A gate renews those whose publishes
+    /// take longer; the more of it is left to a few attempts at that, the better. A longer one delays others after a crash.
     pub lease: Duration,
     /// How many records a gate may admit between two of its checkpoints: what a recovering gate may have to read again.
     pub max_lag: u64,
@@ -126,6 +127,11 @@ async fn repeat<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F) -
     call().await
 }
 
+/// Reservations as the database counts them; a number that it cannot have given is nobody's.
+fn numbers(reservations: &[ReservationId]) -> Vec<i64> {
+    reservations.iter().filter_map(|r| i64::try_from(r.0).ok()).collect()
+}
+
 impl PgAdmissionIndex {
     /// Connects, brings the schema to this program's version (or checks it) and registers the gate.
     ///
@@ -200,6 +206,10 @@ impl AdmissionIndex for PgAdmissionIndex {
         true
     }
 
+    fn lease(&self) -> Option<Duration> {
+        Some(Duration::from_micros(self.shared.lease_micros.unsigned_abs()))
+    }
+
     fn max_lag(&self) -> u64 {
         self.max_lag
     }
@@ -231,6 +241,22 @@ impl AdmissionIndex for PgAdmissionIndex {
         })
     }
 
+    fn renew(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.check_open(OP_RENEW)?;
+            if reservations.is_empty() {
+                return Ok(());
+            }
+            let ids = numbers(&reservations);
+            repeat(|| async {
+                let mut connection = self.shared.db.connection(OP_RENEW).await?;
+                let (sql, lease) = (&self.shared.sql.renew, &self.shared.lease_micros);
+                connection.rows(Step::Harmless, sql, &[&ids, &self.shared.gate, lease]).await.map(drop)
+            })
+            .await
+        })
+    }
+
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.check_open(OP_RELEASE)?;
@@ -244,8 +270,7 @@ impl AdmissionIndex for PgAdmissionIndex {
                     held.remove(&r.0);
                 });
             }
-            let ids: Vec<i64> = reservations.iter().filter_map(|r| i64::try_from(r.0).ok()).collect();
-            self.shared.delete(&ids).await
+            self.shared.delete(&numbers(&reservations)).await
         })
     }
 

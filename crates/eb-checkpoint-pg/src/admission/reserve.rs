@@ -260,7 +260,7 @@ impl Shared {
         let rows = connection
             .rows(
                 Step::Harmless,
-                &self.sql.renew,
+                &self.sql.give_again,
                 &[
                     &ids,
                     &hashes,

@@ -56,11 +56,13 @@ pub(super) fn entries(op: &'static str, place: &str, rows: &[Row]) -> Result<Vec
 /// difference never makes a reservation look older or younger than it is.
 pub(super) fn open(op: &'static str, place: &str, row: &Row, now: Timestamp) -> Result<OpenReservation> {
     let damaged = |what: &str| corrupt(op, place, what);
-    let (id, gate, age): (i64, i64, i64) = (row.get(0), row.get(6), row.get(8));
+    let (id, gate, age, renewed): (i64, i64, i64, i64) = (row.get(0), row.get(6), row.get(8), row.get(9));
     let (key, payload_hash): (&[u8], &[u8]) = (row.get(1), row.get(2));
     let name: Option<&str> = row.get(7);
     let age = Duration::from_micros(u64::try_from(age).unwrap_or(0));
     let reserved_at = now.as_micros().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+    let reserved_at = Timestamp::from_micros(reserved_at.max(0)).unwrap_or(now);
+    let renewed_at = Timestamp::from_micros(reserved_at.as_micros().saturating_add(renewed.max(0)));
     Ok(OpenReservation {
         reservation: ReservationId(u64::try_from(id).map_err(|_| damaged("a reservation's number"))?),
         request: ReserveRequest {
@@ -73,7 +75,8 @@ pub(super) fn open(op: &'static str, place: &str, row: &Row, now: Timestamp) -> 
                 .map_err(|_| damaged("a reservation's policy"))?,
         },
         owner: owner(name, gate),
-        reserved_at: Timestamp::from_micros(reserved_at.max(0)).unwrap_or(now),
+        reserved_at,
+        renewed_at: renewed_at.unwrap_or(now),
     })
 }
 

@@ -4,6 +4,7 @@ pub(super) struct Sql {
     pub(super) register: String,
     pub(super) reserve: String,
     pub(super) look: String,
+    pub(super) give_again: String,
     pub(super) renew: String,
     pub(super) release: String,
     pub(super) give_up: String,
@@ -60,13 +61,21 @@ impl Sql {
                      LEFT JOIN {admitted} a ON a.key = i.key LEFT JOIN {reservations} r ON r.key = i.key \
                  ORDER BY i.n"
             ),
-            renew: format!(
+            give_again: format!(
                 "UPDATE {reservations} r SET payload_hash = i.payload_hash, topic = i.topic, start = i.start, \
-                     policy = i.policy, reserved_at = clock_timestamp(), \
+                     policy = i.policy, reserved_at = clock_timestamp(), renewed_at = NULL, \
                      lease_until = clock_timestamp() + $7::int8 * interval '1 microsecond' \
                  FROM unnest($1::int8[], $2::bytea[], $3::text[], $4::text[], $5::text[]) \
                      AS i(id, payload_hash, topic, start, policy) \
                  WHERE r.id = i.id AND r.gate_id = $6 RETURNING r.id"
+            ),
+            // What somebody settles at this moment need not be waited for: it is not open much longer.
+            renew: format!(
+                "WITH open AS (SELECT id FROM {reservations} \
+                     WHERE id = ANY($1::int8[]) AND gate_id = $2 FOR UPDATE SKIP LOCKED) \
+                 UPDATE {reservations} r SET renewed_at = clock_timestamp(), \
+                     lease_until = clock_timestamp() + $3::int8 * interval '1 microsecond' \
+                 FROM open WHERE r.id = open.id"
             ),
             release: format!("DELETE FROM {reservations} WHERE id = ANY($1::int8[]) AND gate_id = $2"),
             give_up: format!(
@@ -92,7 +101,8 @@ impl Sql {
             scan: format!("SELECT {ENTRY} FROM {admitted} a WHERE key > $1 ORDER BY key LIMIT $2"),
             open: format!(
                 "SELECT r.id, r.key, r.payload_hash, r.topic, r.start, r.policy, r.gate_id, g.name, \
-                     greatest(0, extract(epoch FROM clock_timestamp() - r.reserved_at) * 1000000)::int8 \
+                     greatest(0, extract(epoch FROM clock_timestamp() - r.reserved_at) * 1000000)::int8, \
+                     coalesce(extract(epoch FROM r.renewed_at - r.reserved_at) * 1000000, 0)::int8 \
                  FROM {reservations} r LEFT JOIN {gates} g ON g.id = r.gate_id ORDER BY r.id"
             ),
             checkpoint: format!("SELECT checkpoint FROM {schema}.index_checkpoint"),

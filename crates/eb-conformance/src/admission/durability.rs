@@ -131,6 +131,7 @@ pub(crate) async fn a_closed_index_refuses(case: &mut AdmissionCase) -> Outcome 
     let confirmation = Confirmation { reservation: ReservationId(1), entry: entry(2) };
     refused("reserve", index.reserve(&[request(key(9, 9))]).await, "closed")?;
     refused("confirm", index.confirm(vec![confirmation]).await, "closed")?;
+    refused("renew", index.renew(vec![ReservationId(1)]).await, "closed")?;
     refused("release", index.release(vec![ReservationId(1)]).await, "closed")?;
     refused("apply", index.apply(vec![entry(2)]).await, "closed")?;
     refused("checkpoint", index.checkpoint().await, "closed")?;

@@ -276,6 +276,7 @@ pub(crate) fn checkpoint_at(offset: u64) -> IndexCheckpoint {
         bus_incarnation: life.clone(),
         cut,
         last_crc32c,
+        caught_up_at: last_crc32c.and_then(|crc| Timestamp::from_micros(i64::from(crc))),
     };
     IndexCheckpoint {
         key_version: 1,

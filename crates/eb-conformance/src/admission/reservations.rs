@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use eb_contract::stores::{Confirmation, Reserved};
 
-use crate::admission::{AdmissionCase, entry, key, request, same_entry};
+use crate::admission::{AdmissionCase, dense, entry, entry_at, key, request, same_entry};
 use crate::outcome::{ensure, ensure_eq, same_list};
 use crate::{Failure, Outcome};
 
@@ -135,4 +135,43 @@ pub(crate) async fn open_reservations_say_all_that_was_asked(case: &mut Admissio
     let open = case.index().open_reservations().await?;
     ensure!(open.is_empty(), "reservations that were settled are still open: {open:?}");
     Ok(())
+}
+
+pub(crate) async fn a_renewed_reservation_counts_from_then_on_and_others_are_left_alone(
+    case: &mut AdmissionCase,
+) -> Outcome {
+    let (index, other) = (case.index(), case.open.other_gate().await?);
+    ensure!(index.lease().is_some_and(|lease| lease > Duration::ZERO), "a shared index has no lease");
+    let keys = [key(1, 1), key(2, 2), key(3, 3), key(4, 4)];
+    let ids = case.reserve_fresh(&keys).await?;
+    index.confirm(vec![Confirmation { reservation: ids[2], entry: entry_at(keys[2], 0, dense(1)) }]).await?;
+    index.release(vec![ids[3]]).await?;
+    index.renew(Vec::new()).await?;
+    other.renew(ids.clone()).await?;
+    let before = index.open_reservations().await?;
+    ensure!(before.iter().all(|r| r.renewed_at == r.reserved_at), "no gate but its own renews: {before:?}");
+    // One that is open, and two that are not any more.
+    index.renew(vec![ids[1], ids[2], ids[3]]).await?;
+    let mut open = other.open_reservations().await?;
+    open.sort_by_key(|o| o.request.key);
+    let [idle, renewed] = open.as_slice() else {
+        return Err(Failure::new(format!("renewing has opened or ended reservations: {open:?}")));
+    };
+    ensure_eq!(vec![idle.reservation, renewed.reservation], ids[..2].to_vec(), "the open reservations");
+    ensure_eq!(idle.renewed_at, idle.reserved_at, "the time of one that was not renewed");
+    ensure!(renewed.renewed_at > renewed.reserved_at, "it was renewed later than it was made: {renewed:?}");
+    ensure_eq!(renewed.request, request(keys[1]), "what was asked for stays");
+    let requests: Vec<_> = keys.iter().map(|k| request(*k)).collect();
+    match other.reserve(&requests).await?.as_slice() {
+        [
+            Reserved::InFlight { lease_left: idle, .. },
+            Reserved::InFlight { lease_left: renewed, .. },
+            Reserved::Admitted(_),
+            Reserved::Fresh(_),
+        ] => {
+            ensure!(renewed > idle, "a renewed lease has {renewed:?} left, one that was not {idle:?}");
+            Ok(())
+        }
+        answers => Err(Failure::new(format!("after a renewal the keys were answered {answers:?}"))),
+    }
 }

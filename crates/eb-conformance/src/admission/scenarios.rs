@@ -18,6 +18,7 @@ macro_rules! __admission_scenarios {
             reservations: one_gate_has_no_open_reservations [OwnIndex];
             reservations: a_key_in_flight_at_another_gate_is_said_to_be [SharedIndex];
             reservations: open_reservations_say_all_that_was_asked [SharedIndex];
+            reservations: a_renewed_reservation_counts_from_then_on_and_others_are_left_alone [SharedIndex];
             entries: what_was_found_in_the_log_is_admitted [];
             entries: applying_again_changes_nothing [];
             entries: an_entry_never_moves_and_callers_are_told_what_stands [];

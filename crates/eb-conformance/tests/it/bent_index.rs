@@ -173,6 +173,10 @@ impl AdmissionIndex for BentIndex {
         false
     }
 
+    fn lease(&self) -> Option<std::time::Duration> {
+        None
+    }
+
     fn max_lag(&self) -> u64 {
         1000
     }
@@ -209,6 +213,10 @@ impl AdmissionIndex for BentIndex {
             }
             confirmed.into_iter().filter_map(|c| self.put(data, c.entry)).collect()
         })
+    }
+
+    fn renew(&self, _: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        self.with(|_| ())
     }
 
     fn give_up(&self, _: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
@@ -293,6 +301,7 @@ impl AdmissionIndex for BentIndex {
                 },
                 owner: "me".to_owned(),
                 reserved_at: Timestamp::EPOCH,
+                renewed_at: Timestamp::EPOCH,
             };
             keys.map(open).collect()
         })

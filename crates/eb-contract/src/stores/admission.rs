@@ -12,7 +12,8 @@
 //!    fresh and now reserved. A shared index has committed the reservation before it answers. After the bus's ACK
 //!    the gate calls [`AdmissionIndex::confirm`], and answers by what then stands; after a failure without effect,
 //!    [`AdmissionIndex::release`]; after an unknown outcome neither, until the log has told: then
-//!    [`AdmissionIndex::apply`] with the record found, or `release`.
+//!    [`AdmissionIndex::apply`] with the record found, or `release`. A publish that takes long has its reservation
+//!    renewed meanwhile ([`AdmissionIndex::renew`]), so that nobody takes over what is merely slow.
 //! 3. **Take over.** A reservation whose lease has ended stays: its key is answered
 //!    [`Reserved::InFlight`] with no lease left, never [`Reserved::Fresh`], until a gate has read the log from its start
 //!    cuts and applied what it found, or given it up ([`AdmissionIndex::give_up`]) because nothing can come any more.
@@ -119,8 +120,10 @@ pub struct OpenReservation {
     pub request: ReserveRequest,
     /// Which gate made it.
     pub owner: String,
-    /// When it was made.
+    /// When it was made: its event cannot have reached the log before.
     pub reserved_at: Timestamp,
+    /// When its gate was last known to be at work on it: when it was made, or last renewed.
+    pub renewed_at: Timestamp,
 }
 
 /// How far the index reflects the log. Durable only together with every entry before its cuts.
@@ -148,6 +151,10 @@ pub struct IndexCut {
     /// CRC32C over key and envelope of the last record before the cut; `None` where there is none. A log that holds
     /// something else there is not the log that this index is a view of.
     pub last_crc32c: Option<u32>,
+    /// When the partition was read to its head and the head was this cut, by the clock of whoever read it: what lies
+    /// after the cut has come since. `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caught_up_at: Option<Timestamp>,
 }
 
 /// Which policy a gate decides by.
@@ -182,6 +189,10 @@ pub trait AdmissionIndex: Send + Sync + 'static {
     /// Whether several gates may share it: reservations are then durable before they are answered.
     fn is_shared(&self) -> bool;
 
+    /// For how long a reservation of this gate keeps others from looking into what became of it, from when it was made
+    /// or renewed. `None` where nobody else could.
+    fn lease(&self) -> Option<Duration>;
+
     /// How many records a crash may leave the index behind its log.
     fn max_lag(&self) -> u64;
 
@@ -205,6 +216,15 @@ pub trait AdmissionIndex: Send + Sync + 'static {
     /// When the index can no longer take them; the log still holds them, and the next open finds them there.
     fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>>;
 
+    /// Keeps reservations of this gate whose publishes are still under way: their leases begin anew, and so does the time
+    /// after which others give them up. Those that are not open any more, or not this gate's, are left as they are;
+    /// [`AdmissionIndex::confirm`] tells what stands instead. Where there is no [`lease`](AdmissionIndex::lease) there is
+    /// nothing to do.
+    ///
+    /// # Errors
+    /// When the index cannot be reached; call again before the leases end.
+    fn renew(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>>;
+
     /// Gives reservations of this gate back whose publish failed without effect, or never reached the log.
     ///
     /// # Errors
@@ -212,7 +232,7 @@ pub trait AdmissionIndex: Send + Sync + 'static {
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>>;
 
     /// Ends reservations of which the log holds nothing and, by the deadline for unknown outcomes, will hold nothing.
-    /// One whose lease has not ended, because it is young or was made anew meanwhile, stays. An index that is not shared
+    /// One whose lease has not ended, because it is young or was made anew or renewed meanwhile, stays. An index that is not shared
     /// has nothing to do.
     ///
     /// # Errors

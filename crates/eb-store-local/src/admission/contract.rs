@@ -1,6 +1,7 @@
 //! The contract's calls, each in terms of what [`super::index`] offers.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use eb_contract::stores::{
     AdmissionEntry, AdmissionIndex, AdmissionKey, Confirmation, IndexCheckpoint, OpenReservation,
@@ -19,6 +20,10 @@ impl AdmissionIndex for EmbeddedAdmissionIndex {
         false
     }
 
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
     fn max_lag(&self) -> u64 {
         self.max_lag as u64
     }
@@ -32,6 +37,10 @@ impl AdmissionIndex for EmbeddedAdmissionIndex {
     /// Waits while the tail is full. Dropped while it waits, none of them is taken.
     fn confirm(&self, confirmed: Vec<Confirmation>) -> BoxFuture<'_, Result<Vec<AdmissionEntry>>> {
         self.confirm_all(confirmed).boxed()
+    }
+
+    fn renew(&self, _: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        ready(usable(&mut self.shared.tail.lock(), "renew").map(|_| ())).boxed()
     }
 
     fn release(&self, _: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {

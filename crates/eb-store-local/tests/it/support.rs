@@ -62,6 +62,7 @@ pub(crate) fn checkpoint(line: u64) -> IndexCheckpoint {
             bus_incarnation: BusIncarnation::new("0195e6a8-0000-7000-8000-000000000001").unwrap(),
             cut: Cut::Next(Offset::from_u64(OffsetKind::FileLine, line)),
             last_crc32c: line.checked_sub(1).map(|last| last as u32),
+            caught_up_at: None,
         }],
     }
 }

@@ -8,7 +8,8 @@ use eb_contract::stores::{
     ReserveRequest,
 };
 use eb_contract::{
-    EbRef, EnvelopeRef, EventBusPublisher as _, EventBusReader as _, PartitionKey, PublishRecord, Timestamp,
+    Cut, EbRef, EnvelopeRef, EventBusPublisher as _, EventBusReader as _, PartitionId, PartitionKey,
+    PublishRecord, Timestamp,
 };
 use futures_util::future::join_all;
 use ig_gate::{Decision, Gate, GateErrorCode};
@@ -23,18 +24,26 @@ async fn shared() -> (World, Gate) {
 }
 
 /// What the index would know the event by, found out by a gate of its own.
-async fn identity(event: &Event) -> (AdmissionKey, [u8; 32]) {
+pub(crate) async fn identity(event: &Event) -> (AdmissionKey, [u8; 32]) {
     let world = World::new().await;
     world.open().await.admit(event.bytes()).await.unwrap();
     let entry = world.index.scan(None, 1).await.unwrap().remove(0);
     (entry.key, entry.payload_hash)
 }
 
-async fn reserve_elsewhere(world: &World, event: &Event, reserved_at: Timestamp) -> AdmissionKey {
+pub(crate) async fn reserve_elsewhere(world: &World, event: &Event, reserved_at: Timestamp) -> AdmissionKey {
+    reserve_elsewhere_from(world, event, reserved_at, Vec::new()).await
+}
+
+pub(crate) async fn reserve_elsewhere_from(
+    world: &World,
+    event: &Event,
+    reserved_at: Timestamp,
+    start: Vec<(PartitionId, Cut)>,
+) -> AdmissionKey {
     let (key, payload_hash) = identity(event).await;
     let policy = PolicyRev { policy_id: "p".into(), revision: "1".into(), content_digest: "0".repeat(64) };
-    let request =
-        ReserveRequest { key, payload_hash, topic: topic(TRAFFIC), start: Vec::new(), policy: policy.into() };
+    let request = ReserveRequest { key, payload_hash, topic: topic(TRAFFIC), start, policy: policy.into() };
     let mut known = world.index.reservations.lock();
     let number = 900 + known.elsewhere.len() as u64;
     known.elsewhere.push(OpenReservation {
@@ -42,6 +51,7 @@ async fn reserve_elsewhere(world: &World, event: &Event, reserved_at: Timestamp)
         request,
         owner: "gate-b".to_owned(),
         reserved_at,
+        renewed_at: reserved_at,
     });
     key
 }
@@ -129,7 +139,7 @@ async fn a_gate_that_never_tells_ends_as_an_unknown_outcome() {
     assert_eq!(gate.admit(event("e-2")).await.unwrap().decision, Decision::Admit);
 }
 
-fn keyed(key: &str, n: u32) -> Event {
+pub(crate) fn keyed(key: &str, n: u32) -> Event {
     event(&format!("{key}-{n}")).payload(&format!(r#"{{"merchant_id":"{key}","n":{n}}}"#))
 }
 
@@ -212,7 +222,7 @@ async fn the_events_of_a_crashed_gate_are_settled_in_one_look_at_the_log() {
     assert!(world.index.reservations.lock().looked <= 3);
 }
 
-async fn publish_elsewhere(world: &World, event: &Event, key: &str) -> EbRef {
+pub(crate) async fn publish_elsewhere(world: &World, event: &Event, key: &str) -> EbRef {
     let key = PartitionKey::new(key.to_owned()).unwrap();
     let record = PublishRecord::new(key, EnvelopeRef::new(event.bytes()).unwrap());
     world.bus.publisher().publish(&topic(TRAFFIC), record).await.unwrap()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use eb_contract::stores::{
@@ -17,6 +18,9 @@ use ig_gate::policy::{PolicyFile, PolicyFiles};
 use ig_gate::{Decision, Gate, GateConfig, GateError, GateParts, LogQuarantine, Policy, Receipt};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+
+/// The lease of a shared index here.
+pub(crate) const LEASE: Duration = Duration::from_secs(8);
 
 pub(crate) const TRAFFIC: &str = "fp.bus.traffic.v1";
 pub(crate) const CONTROL: &str = "fp.bus.control.v1";
@@ -231,6 +235,8 @@ pub(crate) struct Reservations {
     pub(crate) asked: Vec<ReserveRequest>,
     /// How often the open ones were looked at.
     pub(crate) looked: usize,
+    /// What was renewed, call by call.
+    pub(crate) renewed: Vec<Vec<ReservationId>>,
 }
 
 impl Index {
@@ -286,6 +292,10 @@ impl AdmissionIndex for Index {
         self.shared.load(Ordering::SeqCst)
     }
 
+    fn lease(&self) -> Option<Duration> {
+        self.is_shared().then_some(LEASE)
+    }
+
     fn max_lag(&self) -> u64 {
         self.inner.max_lag()
     }
@@ -301,11 +311,8 @@ impl AdmissionIndex for Index {
                 for (request, answer) in requests.iter().zip(&mut answers) {
                     let elsewhere = known.elsewhere.iter().any(|r| r.request.key == request.key);
                     if elsewhere && matches!(answer, Reserved::Fresh(_)) {
-                        let lease_left = if known.lease_ended {
-                            std::time::Duration::ZERO
-                        } else {
-                            std::time::Duration::from_millis(5)
-                        };
+                        let lease_left =
+                            if known.lease_ended { Duration::ZERO } else { Duration::from_millis(5) };
                         *answer = Reserved::InFlight { owner: "gate-b".to_owned(), lease_left };
                     }
                 }
@@ -323,6 +330,14 @@ impl AdmissionIndex for Index {
             let _ = slow.wait_for(|slow| !slow).await;
             self.inner.confirm(confirmed).await
         })
+    }
+
+    fn renew(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        self.reservations.lock().renewed.push(reservations.clone());
+        if self.refuse_confirm.load(Ordering::SeqCst) {
+            return Self::refused("renew");
+        }
+        self.inner.renew(reservations)
     }
 
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
