@@ -82,7 +82,8 @@
 //!
 //! # Hooking up stores
 //! [`checkpoint_store_suite!`], [`admission_index_suite!`] and [`register_store_suite!`] do the same for a
-//! [`CheckpointFactory`], an [`AdmissionFactory`] and a [`RegisterFactory`].
+//! [`CheckpointFactory`], an [`AdmissionFactory`] and a [`RegisterFactory`]; [`lease_store_suite!`],
+//! [`processed_store_suite!`] and [`dead_letter_store_suite!`] for the stores of a consumer.
 //!
 //! # What is expected of the surroundings
 //! The bus is healthy: a scenario takes an unexpected error, also one that is retryable or of unknown outcome, for a
@@ -98,10 +99,13 @@
 mod admission;
 mod bus;
 mod checkpoint;
+mod dead_letter;
 mod events;
+mod lease;
 mod macros;
 mod outcome;
 mod pace;
+mod processed;
 mod random;
 mod register;
 mod run;
@@ -118,8 +122,17 @@ pub use checkpoint::{
     CheckpointCase, CheckpointFactory, CheckpointOffers, ResetEntry, TestCheckpointStore, checkpoint_plan,
     checkpoint_scenarios, run_checkpoint_scenario,
 };
+pub use dead_letter::{
+    DeadLetterCase, DeadLetterFactory, TestDeadLetterStore, dead_letter_plan, dead_letter_scenarios,
+    run_dead_letter_scenario,
+};
+pub use lease::{LeaseCase, LeaseFactory, TestLeaseStore, lease_plan, lease_scenarios, run_lease_scenario};
 pub use outcome::{Failure, Outcome};
 pub use pace::Pace;
+pub use processed::{
+    ProcessedCase, ProcessedFactory, ProcessedOffers, TestProcessedStore, TestTransaction, processed_plan,
+    processed_scenarios, run_processed_scenario,
+};
 pub use random::SEED_VARIABLE;
 pub use register::{
     RegisterCase, RegisterFactory, TestRegisterStore, register_plan, register_scenarios,

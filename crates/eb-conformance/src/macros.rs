@@ -70,3 +70,45 @@ macro_rules! register_store_suite {
         }
     };
 }
+
+/// Expands to one test per scenario of the lease suite for a
+/// [`LeaseFactory`](crate::LeaseFactory), and one that prints which are run and which are not.
+#[macro_export]
+macro_rules! lease_store_suite {
+    ($factory:expr) => {
+        $crate::__lease_scenarios!([$crate::__tests], ($crate::run_lease_scenario, $factory));
+
+        #[test]
+        fn the_plan_is_not_empty() {
+            $crate::print_plan(&$crate::lease_plan(&$factory));
+        }
+    };
+}
+
+/// Expands to one test per scenario of the processed suite for a
+/// [`ProcessedFactory`](crate::ProcessedFactory), and one that prints which are run and which are not.
+#[macro_export]
+macro_rules! processed_store_suite {
+    ($factory:expr) => {
+        $crate::__processed_scenarios!([$crate::__tests], ($crate::run_processed_scenario, $factory));
+
+        #[test]
+        fn the_plan_is_not_empty() {
+            $crate::print_plan(&$crate::processed_plan(&$factory));
+        }
+    };
+}
+
+/// Expands to one test per scenario of the dead letter suite for a
+/// [`DeadLetterFactory`](crate::DeadLetterFactory), and one that prints which are run and which are not.
+#[macro_export]
+macro_rules! dead_letter_store_suite {
+    ($factory:expr) => {
+        $crate::__dead_letter_scenarios!([$crate::__tests], ($crate::run_dead_letter_scenario, $factory));
+
+        #[test]
+        fn the_plan_is_not_empty() {
+            $crate::print_plan(&$crate::dead_letter_plan(&$factory));
+        }
+    };
+}

@@ -36,6 +36,10 @@ pub enum Need {
     SharedIndex,
     /// An admission index of one gate.
     OwnIndex,
+    /// A store of marks that keeps checkpoints.
+    KeepsCheckpoints,
+    /// A store of marks with transactions.
+    Transactions,
 }
 
 /// One scenario over a case `C` ([`BusCase`](crate::BusCase) and the like).

@@ -58,9 +58,12 @@ fn lacks(factory: &dyn BusFactory, need: Need) -> Option<String> {
         }
         Need::CreateTopics => offer(offers.create_topics, "creating topics through the admin"),
         Need::SecondPublisher => offer(offers.second_publisher, "a second publisher"),
-        Need::ResetHistory | Need::Crash | Need::SharedIndex | Need::OwnIndex => {
-            Some("it is for stores".to_owned())
-        }
+        Need::ResetHistory
+        | Need::Crash
+        | Need::SharedIndex
+        | Need::OwnIndex
+        | Need::KeepsCheckpoints
+        | Need::Transactions => Some("it is for stores".to_owned()),
     }
 }
 

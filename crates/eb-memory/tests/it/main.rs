@@ -6,5 +6,6 @@
 mod admissions;
 mod checkpoints;
 mod conformance;
+mod consumers;
 mod faults;
 mod registers;
