@@ -1,7 +1,7 @@
 //! A Kinesis engine as an operator uses it, beside the bus: shards split and merged, streams deleted.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
@@ -82,16 +82,24 @@ impl Engine {
 
     /// Waits until the stream is not being changed any more.
     pub(crate) async fn settled(&self, stream: &str) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let answer =
                 self.client.describe_stream_summary().stream_name(stream).send().await.map_err(said)?;
-            match answer.stream_description_summary().map(StreamDescriptionSummary::stream_status) {
+            let status = answer.stream_description_summary().map(StreamDescriptionSummary::stream_status);
+            match status {
                 Some(StreamStatus::Active) => return Ok(()),
+                _ if Instant::now() >= deadline => {
+                    return Err(format!("{stream} is still {status:?} after {} s", PATIENCE.as_secs()));
+                }
                 _ => breathe().await,
             }
         }
     }
 }
+
+/// How long a change to a stream may take, on an engine that other suites use as well.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The service does not call back: there is no other way to learn of a change than to ask again.
 async fn breathe() {

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use eb_contract::{
     EbRef, EnvelopeRef, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionKey, PublishRecord,
@@ -11,6 +9,7 @@ use eb_contract::{
 };
 use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames};
 use eb_testkit::services::{self, LocalStack};
+use tokio::sync::watch;
 
 use crate::engine::own_prefix;
 use crate::publish_support::{number, record, told};
@@ -60,6 +59,9 @@ fn expect_exactly(log: &[Record], acked: &[(String, usize, EbRef)]) {
 fn sixty_four_callers_lose_nothing_while_localstack_throttles_on_and_off() {
     const CALLERS: usize = 64;
     const EACH: usize = 30;
+    /// The fault is switched on each time when so many ACKs more have come, and off again after a few.
+    const STRETCH: usize = 240;
+    const FAILING: usize = 16;
     // A server of its own: what is switched on here is on for everybody.
     let localstack = LocalStack::start().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -67,9 +69,10 @@ fn sixty_four_callers_lose_nothing_while_localstack_throttles_on_and_off() {
         let (bus, topic) = bus_with(&localstack.url(), 3).await;
         let publisher = bus.publisher();
         publisher.publish(&topic, record("warm", 0)).await.unwrap();
-        let done = Arc::new(AtomicBool::new(false));
+        let localstack = Arc::new(localstack);
+        let acks = watch::Sender::new(0);
         let callers = (0..CALLERS).map(|caller| {
-            let (publisher, topic) = (publisher.clone(), topic.clone());
+            let (publisher, topic, acks) = (publisher.clone(), topic.clone(), acks.clone());
             tokio::spawn(async move {
                 // Four callers share a key; each has two records of it in line.
                 let key = format!("k{}", caller % (CALLERS / 4));
@@ -81,32 +84,31 @@ fn sixty_four_callers_lose_nothing_while_localstack_throttles_on_and_off() {
                     let second = publisher.publish(&topic, keyed(&key, caller, n(i + 1)));
                     acked.push((key.clone(), caller, n(i), first.await.unwrap()));
                     acked.push((key.clone(), caller, n(i + 1), second.await.unwrap()));
+                    acks.send_modify(|acks| *acks += 2);
                 }
                 acked
             })
         });
         let callers: Vec<_> = callers.collect();
         let switching = {
-            let done = done.clone();
-            tokio::task::spawn_blocking(move || {
-                let mut switches = 0;
-                while !done.load(Ordering::Relaxed) {
-                    localstack.fail_writes(if switches % 2 == 0 { 0.5 } else { 0.0 }).unwrap();
-                    switches += 1;
-                    // How long each state lasts; nothing depends on it.
-                    std::thread::sleep(Duration::from_millis(300));
+            let (localstack, mut acks) = (localstack.clone(), acks.subscribe());
+            tokio::spawn(async move {
+                for begin in (0..CALLERS * EACH).step_by(STRETCH) {
+                    for (due, probability) in [(begin, 0.5), (begin + FAILING, 0.0)] {
+                        acks.wait_for(|acks| *acks >= due).await.unwrap();
+                        let localstack = localstack.clone();
+                        let switch = move || localstack.fail_writes(probability);
+                        tokio::task::spawn_blocking(switch).await.unwrap().unwrap();
+                    }
                 }
-                localstack.fail_writes(0.0).unwrap();
-                (localstack, switches)
             })
         };
         let mut acked = Vec::new();
         for caller in callers {
             acked.extend(caller.await.unwrap());
         }
-        done.store(true, Ordering::Relaxed);
-        let (localstack, switches) = switching.await.unwrap();
-        assert!(switches > 1, "the fault was switched on and off");
+        switching.await.unwrap();
+        assert!(publisher.stats().sent_again > 0, "the fault was noticed");
         assert_eq!(acked.len(), CALLERS * EACH);
         let log = read_all(&bus, &topic).await;
         assert_eq!(log.len(), acked.len() + 1, "nothing is there twice");
