@@ -7,6 +7,7 @@ mod consumers;
 mod gates;
 mod lost_answers;
 mod outage;
+mod slow;
 
 use eb_contract::{EventBusAdmin as _, EventBusReader as _, EventBusReaderExt as _, Record, StartAt};
 use eb_system_tests::shared::{Setup, policy};
