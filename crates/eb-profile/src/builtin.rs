@@ -21,6 +21,14 @@ macro_rules! profiles {
 
 static PROFILES: &[(&str, &str)] = profiles!["local", "dev_local", "dev_redis"];
 
+/// The released event schemas that are compiled in, `<event type>/<version>.json` with their text, and their lock's text.
+#[must_use]
+pub fn built_in_schemas() -> (&'static str, Vec<(&'static str, &'static str)>) {
+    let below =
+        |(name, text): &(&'static str, &'static str)| Some((name.strip_prefix("schemas/events/")?, *text));
+    (file("schemas/events.lock").unwrap_or_default(), FILES.iter().filter_map(below).collect())
+}
+
 /// A file of the built-in config folder by its path below it.
 pub(crate) fn file(path: &str) -> Option<&'static str> {
     FILES.iter().find(|(name, _)| *name == path).map(|(_, text)| *text)
@@ -36,12 +44,13 @@ static FILES: &[(&str, &str)] = files![
     "ig/class_map_v0.yaml",
     "ig/partitioning_profiles_v0.yaml",
     "ig/schema_policy_v0.yaml",
-    "schemas/payloads/card.refund.issued.1.0.0.schema.json",
-    "schemas/payloads/card.transaction.authorised.1.0.0.schema.json",
-    "schemas/payloads/card.transaction.declined.1.0.0.schema.json",
-    "schemas/payloads/card.transaction.settled.1.0.0.schema.json",
-    "schemas/payloads/device.session.opened.1.0.0.schema.json",
-    "schemas/payloads/merchant.statement.issued.1.0.0.schema.json",
+    "schemas/events.lock",
+    "schemas/events/card.refund.issued/1.0.0.json",
+    "schemas/events/card.transaction.authorised/1.0.0.json",
+    "schemas/events/card.transaction.declined/1.0.0.json",
+    "schemas/events/card.transaction.settled/1.0.0.json",
+    "schemas/events/device.session.opened/1.0.0.json",
+    "schemas/events/merchant.statement.issued/1.0.0.json",
 ];
 
 #[cfg(test)]
@@ -53,27 +62,24 @@ mod tests {
     #[test]
     fn every_policy_file_of_the_config_folder_is_built_in() {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
-        let mut found = Vec::new();
-        for folder in ["ig", "schemas/payloads"] {
-            for entry in std::fs::read_dir(config.join(folder)).unwrap() {
-                found.push(format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap()));
-            }
+        let mut found = vec!["schemas/events.lock".to_owned()];
+        for folder in ["ig", "schemas/events"] {
+            collect(&config, folder, &mut found);
         }
         found.sort();
         let built_in: Vec<_> = FILES.iter().map(|(name, _)| *name).collect();
         assert_eq!(built_in, found);
     }
 
-    #[test]
-    fn every_profile_of_the_config_folder_is_built_in() {
-        let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/platform/profiles");
-        let mut found: Vec<_> = std::fs::read_dir(profiles)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned())
-            .collect();
-        found.sort();
-        let mut built_in: Vec<_> = names().map(|name| format!("{name}.yaml")).collect();
-        built_in.sort();
-        assert_eq!(built_in, found);
+    fn collect(config: &Path, folder: &str, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(config.join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                collect(config, &path, found);
+            } else {
+                found.push(path);
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | `profile_id` | 1–64 of `[A-Za-z0-9._-]` | required |
 //! | `policy.policy_rev` | the policy's revision, as receipts name it | required |
-//! | `policy.partitioning_profiles_ref`, `policy.class_map_ref`, `policy.schema_policy_ref` | files below the config root; payload schemas lie below its `schemas/` | required |
+//! | `policy.partitioning_profiles_ref`, `policy.class_map_ref`, `policy.schema_policy_ref` | files below the config root; payload schemas and their lock lie below its `schemas/` | required |
 //! | `wiring.event_bus_kind` | `file`, `memory`, `kinesis`, `redis` | required |
 //! | `wiring.event_bus.root` | a file bus's folder | for `file` |
 //! | `wiring.event_bus.topics.<name>` | number of partitions, 1–10,000 (`redis`: 4,096) | |
@@ -141,6 +141,7 @@ mod wiring;
 mod yaml;
 
 pub use backend::Purpose;
+pub use builtin::built_in_schemas;
 /// Checking and repairing a file bus: for `eb verify`.
 #[cfg(feature = "file")]
 pub use eb_file::verify as file_verify;

@@ -43,16 +43,23 @@ impl Place {
         place
     }
 
-    /// A config folder with the gate's policies, for profiles that are not built in.
-    #[cfg(feature = "postgres")]
+    /// A config folder with the gate's policies and their schemas, for profiles that are not built in.
     pub(crate) fn with_policies(&self) {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
-        for folder in ["ig", "schemas/payloads"] {
-            for file in std::fs::read_dir(config.join(folder)).unwrap() {
-                let file = file.unwrap();
-                let to = format!("config/{folder}/{}", file.file_name().to_str().unwrap());
-                self.write(&to, &std::fs::read_to_string(file.path()).unwrap());
-            }
+        self.copy(&config.join("schemas/events.lock"), "config/schemas/events.lock");
+        for folder in ["ig", "schemas/events"] {
+            self.copy(&config.join(folder), &format!("config/{folder}"));
+        }
+    }
+
+    fn copy(&self, from: &Path, to: &str) {
+        if !from.is_dir() {
+            self.write(to, &std::fs::read_to_string(from).unwrap());
+            return;
+        }
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            self.copy(&entry.path(), &format!("{to}/{}", entry.file_name().to_str().unwrap()));
         }
     }
 

@@ -69,14 +69,7 @@ fn all_partitions_are_read_and_offsets_need_one() {
     let profile = include_str!("../../../../config/platform/profiles/local.yaml")
         .replace("fp.bus.audit.v1: 1", "fp.bus.audit.v1: 4");
     place.write("config/platform/profiles/local.yaml", &profile);
-    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
-    for folder in ["ig", "schemas/payloads"] {
-        for file in std::fs::read_dir(here.join(folder)).unwrap() {
-            let file = file.unwrap();
-            let name = format!("config/{folder}/{}", file.file_name().to_str().unwrap());
-            place.write(&name, &std::fs::read_to_string(file.path()).unwrap());
-        }
-    }
+    place.with_policies();
     place.eb_with(&["ingest"], events(1..=40).as_bytes()).ended(0);
     let lines = place.eb(&["tail", "--topic", AUDIT]).ended(0).lines();
     let mut seen = ids(&lines);

@@ -57,7 +57,8 @@ impl Policy {
     /// Reads and checks all files together. `schemas` gives the payload schemas that the schema policy names.
     ///
     /// The content digest is SHA-256 over the three files in the order partitioning profiles, class map, schema
-    /// policy, each as `u64-BE length ‖ bytes`. Payload schemas take part through their pinned digests.
+    /// policy, then the lock of the event schemas where the policy has one, each as `u64-BE length ‖ bytes`. Payload schemas take part
+    /// through their digests in policy and lock.
     ///
     /// # Errors
     /// [`ConfigError`], naming file, line and key.
@@ -72,9 +73,10 @@ impl Policy {
         });
         let by_class = by_class.collect::<Result<_, _>>()?;
         let mut digest = Sha256::new();
-        for file in [partitioning, class_map, schema_policy] {
-            digest.update((file.bytes.len() as u64).to_be_bytes());
-            digest.update(file.bytes);
+        let files = [partitioning, class_map, schema_policy].map(|file| file.bytes);
+        for bytes in files.into_iter().chain(schema.lock()) {
+            digest.update((bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
         }
         let rev = PolicyRev {
             policy_id: policy_id.to_owned(),

@@ -118,27 +118,31 @@ fn errors_name_file_line_and_key_and_suggest() {
         ("schema_policy", "card.transaction.declined\n", "card.transaction.authorised\n", "has two policies"),
         (
             "schema_policy",
-            "payloads/card.refund.issued.{",
-            "../card.refund.issued.{",
-            "is not a plain relative path",
+            "event_schemas: events",
+            "event_schemas: ../events",
+            "schema_policy.yaml:6:16: event_schemas: `../events` is not a plain relative path",
         ),
         (
             "schema_policy",
-            "payloads/card.refund.issued.{",
-            "payloads/nothing.{",
-            "cannot read payloads/nothing.1.0.0",
+            "event_schemas: events",
+            "event_schemas: evnts",
+            "event_schemas: cannot read evnts.lock: ",
         ),
         (
             "schema_policy",
-            "  payloads/card.refund.issued.1.0.0.schema.json: ",
-            "  payloads/other.json: ",
-            "card.refund.issued.1.0.0.schema.json is not pinned; add `payloads/card.refund.issued.1.0.0.schema.json: ",
+            "[\"1.0.0\"]",
+            "[\"1.0.0\", \"1.1.0\"]",
+            "schema_policy.yaml:11:40: policies.card.transaction.authorised.allowed_schema_versions: events/card.transaction.authorised/1.1.0.json \
+             is not released: events.lock has no line for it (released: 1.0.0); `eb schema check` shows everything",
         ),
+        ("schema_policy", "[\"1.0.0\"]", "[\"../1\"]", "a version is one to three numbers"),
+        ("schema_policy", "[\"1.0.0\"]", "[]", "schemas by version need `schema_version_required: true`"),
+        ("schema_policy", "    payload_schema: none", "    payload_schema: non", "unknown value `non`"),
         (
             "schema_policy",
-            "payloads/card.refund.issued.1.0.0.schema.json: 3",
-            "payloads/card.refund.issued.1.0.0.schema.json: 4",
-            "a released schema never changes, a new version is a new file",
+            "    payload_schema: none",
+            "    payload_schema: none\n    payload_schema_ref: x.json",
+            "stands beside payload_schema_ref",
         ),
     ];
     for (file, from, to, expected) in cases {

@@ -17,6 +17,7 @@ mod order;
 mod quarantine;
 mod receipts;
 mod recovery;
+mod schemas;
 mod shared_index;
 mod support;
 mod unknown;
