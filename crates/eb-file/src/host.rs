@@ -1,35 +1,7 @@
-//! What tells this boot of this machine, and this process, from others.
-
-use std::sync::OnceLock;
+//! What tells this process from others.
 
 use eb_contract::Timestamp;
 use serde::{Deserialize, Serialize};
-
-/// The boot's id; zeros where the system has none to give. Read once.
-pub(crate) fn boot_id() -> [u8; 16] {
-    static ID: OnceLock<[u8; 16]> = OnceLock::new();
-    *ID.get_or_init(|| read_boot_id().unwrap_or_default())
-}
-
-#[cfg(target_os = "linux")]
-fn read_boot_id() -> Option<[u8; 16]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    uuid::Uuid::parse_str(text.trim()).ok().map(uuid::Uuid::into_bytes)
-}
-
-#[cfg(target_os = "macos")]
-fn read_boot_id() -> Option<[u8; 16]> {
-    // The library call needs unsafe code; the tool is part of the system.
-    let output =
-        std::process::Command::new("/usr/sbin/sysctl").args(["-n", "kern.bootsessionuuid"]).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    uuid::Uuid::parse_str(text.trim()).ok().map(uuid::Uuid::into_bytes)
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-fn read_boot_id() -> Option<[u8; 16]> {
-    None
-}
 
 /// Who holds a writer's lock: one JSON line in the lock file, for the message that the next one gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

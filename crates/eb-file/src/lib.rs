@@ -14,7 +14,7 @@
 //! | `recovery`, `lock`, `index` | opening a log for writing: lock, check, set aside, write again; keeping the sidecar behind the writer |
 //! | `publisher`, `batch` | the publishing handle: calls to partitions, answers to futures |
 //! | `queue`, `writer`, `commit`, `watch` | calls become lines of a group; who writes it when; written, synced, answered, or undone; waiting awake for callers |
-//! | `bus`, `config`, `offload` | what all handles share; limits; blocking work off the caller's runtime |
+//! | `bus`, `config` | what all handles share; limits (blocking work runs on the threads of `eb-disk`) |
 //! | `reader`, `cursor`, `horizon`, `seek`, `block` | reading: handles, how far one may see, look-ups by offset and time, blocks that records are slices of |
 //! | [`verify`] | checking a bus, and repairing what may be repaired |
 //! | [`checkpoints`] | consumer checkpoints as files |
@@ -30,7 +30,6 @@ mod closing;
 mod commit;
 mod config;
 mod cursor;
-pub mod disk;
 mod error;
 pub mod format;
 mod horizon;
@@ -38,7 +37,6 @@ mod host;
 mod index;
 pub mod layout;
 mod lock;
-mod offload;
 mod publisher;
 mod queue;
 mod reader;
@@ -50,6 +48,9 @@ mod timer;
 pub mod verify;
 mod watch;
 mod writer;
+
+pub use eb_disk as disk;
+pub(crate) use eb_disk::offload;
 
 pub use bus::{FileAdmin, FileBus};
 pub use checkpoints::FileCheckpointStore;

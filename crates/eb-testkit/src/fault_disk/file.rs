@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use eb_file::disk::{DiskFile, FileIdentity};
+use eb_disk::{DiskFile, FileIdentity};
 
 use super::folder::NodeId;
 use super::image::Survival;

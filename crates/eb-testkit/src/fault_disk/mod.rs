@@ -38,7 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use eb_file::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
+use eb_disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 use parking_lot::Mutex;
 
 pub use image::Survival;

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use eb_file::disk::{Disk, DiskFile, OpenMode, RealDisk, read_full, replace_file, write_full};
+use eb_disk::{Disk, DiskFile, OpenMode, RealDisk, read_full, replace_file, write_full};
 
 use super::*;
 

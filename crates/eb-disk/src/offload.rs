@@ -42,7 +42,7 @@ fn pool() -> &'static Arc<Pool> {
 ///
 /// # Errors
 /// The work's own; `Unavailable` when no thread can be started or the work panicked.
-pub(crate) fn offload<T, F>(op: &'static str, work: F) -> Offload<T>
+pub fn offload<T, F>(op: &'static str, work: F) -> Offload<T>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
@@ -61,7 +61,7 @@ impl Pool {
             self.work.notify_one();
         } else if state.threads < MAX_THREADS {
             let pool = self.clone();
-            match thread::Builder::new().name("eb-file io".to_owned()).spawn(move || pool.run()) {
+            match thread::Builder::new().name("eb-disk io".to_owned()).spawn(move || pool.run()) {
                 Ok(_) => state.threads += 1,
                 // Without any thread nobody will ever come: dropping the job answers its future with an error.
                 Err(_) if state.threads == 0 => {
@@ -136,7 +136,7 @@ impl<T> Drop for Promise<T> {
 }
 
 /// The answer to come from [`offload`].
-pub(crate) struct Offload<T> {
+pub struct Offload<T> {
     answer: Arc<Mutex<Answer<T>>>,
 }
 
@@ -166,8 +166,11 @@ impl<T> Drop for Offload<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block_on::block_on;
     use futures_util::future::join_all;
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
 
     #[test]
     fn work_is_answered_in_any_number_and_from_any_executor() {

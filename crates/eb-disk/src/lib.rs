@@ -1,15 +1,28 @@
-//! The one way to the file system: every byte this crate reads or writes goes through [`Disk`].
+//! The one way to the file system: every byte that the backends and stores on disk read or write goes through [`Disk`].
 //!
 //! The traits are small, blocking and object-safe, so that a test can put a disk underneath that fails,
-//! shortens or loses any operation. What a real one is assumed to do stands in FORMAT.md, section 4; the two
-//! things that are easy to forget are separate calls here, because a power cut treats them separately: the *bytes* of a
-//! file ([`DiskFile::sync_data`]) and its *name* in the folder ([`Disk::sync_dir`]).
+//! shortens or loses any operation. Two things that are easy to forget are separate calls here, because a power cut treats
+//! them separately: the *bytes* of a file ([`DiskFile::sync_data`]) and its *name* in the folder ([`Disk::sync_dir`]).
+//!
+//! # What a disk is assumed to do
+//! - What was synced with success survives a power cut, bytes and names each by their own sync. What was not may survive in
+//!   any part and in any order, a rename as the old or the new name, or both.
+//! - After a sync that failed nothing is known of the bytes since the last success, and the next sync proves nothing about
+//!   them: they have to be written again.
+//! - A process that dies loses nothing that it has written; its locks are free.
+//!
+//! [`offload`](offload::offload) runs the blocking calls off the callers' threads, [`boot`] tells one life of the machine from
+//! another.
+
+pub mod boot;
+pub mod offload;
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How [`Disk::open`] treats a file that is or is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +93,13 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Names the life of the page cache in front of this disk: while it is the same, whatever was written can still be
     /// read, synced or not. Zeros where nobody can tell.
     fn boot_id(&self) -> [u8; 16] {
-        crate::host::boot_id()
+        boot::id()
+    }
+
+    /// How long the machine has been up, asleep or not: a clock that no change of the time of day moves, the same for all
+    /// processes of a boot.
+    fn uptime(&self) -> Duration {
+        boot::uptime()
     }
 }
 
@@ -292,7 +311,7 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        // Windows has no way to sync a folder: best effort there, as FORMAT.md says.
+        // Windows has no way to sync a folder: best effort there, as its documentation says.
         if cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) }
     }
 
