@@ -1,0 +1,7 @@
+//! A bus made of two, against the suite and against what can go wrong.
+
+// Clippy takes only `#[test]` functions for tests, not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod support;
