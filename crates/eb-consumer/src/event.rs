@@ -22,7 +22,7 @@ pub type RawEvent = Event<()>;
 
 impl<T> Event<T> {
     fn content(&self) -> &Content {
-        self.item.content.as_ref().expect("an event is made only of an envelope that was read")
+        self.item.content()
     }
 
     /// The envelope's `event_id`.
@@ -40,7 +40,7 @@ impl<T> Event<T> {
     /// All fields of the envelope. They are read anew by each call, in a microsecond or two: keep it.
     #[must_use]
     pub fn envelope(&self) -> Envelope<'_> {
-        self.item.envelope().expect("an event is made only of an envelope that was read")
+        self.item.envelope()
     }
 
     /// The payload as it was written, one JSON object; `None` where the envelope has none.

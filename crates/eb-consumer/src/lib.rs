@@ -91,19 +91,37 @@
 //! `partition/` is the state machine, without I/O and clocks. `lane` runs one partition, `lane_tx` the same within transactions, `team` the leases,
 //! `fetch` reads ahead, `source/` has the two sources, `routes` the handlers.
 
+mod builder;
 mod config;
+mod consumer;
+mod context;
 mod error;
 mod event;
+mod fetch;
 mod item;
+mod lane;
+mod ledger;
+mod metrics;
+mod overview;
 mod partition;
+mod redrive;
 mod retry;
 mod room;
 mod routes;
+mod source;
+mod status;
+mod team;
 #[cfg(test)]
 mod testing;
 
+pub use builder::{ConsumerBuilder, ConsumerSource, Handlers, OnTheirOwn, Within};
 pub use config::{CommitPolicy, CopyGuard, LeasePolicy, Limits, Mode, Ordering};
+pub use consumer::{EventConsumer, RunningConsumer};
+pub use context::Stores;
 pub use error::{BuildError, ConsumerError, HandlerError, HandlerResult, Verdict};
 pub use event::{Event, RawEvent};
+pub use overview::{PartitionOverview, overview};
+pub use redrive::Retried;
 pub use retry::{AfterMax, Backoff, RetryPolicy};
 pub use routes::Unhandled;
+pub use status::{Health, HealthCheck, HealthStatus, PartitionStatus, Phase};

@@ -102,6 +102,12 @@ pub(crate) struct Partition {
     /// How many letters are being written.
     buried: usize,
     parked: HashSet<PartitionKey>,
+    /// A key was parked since somebody began to look which are.
+    parked_since_look: bool,
+    /// Records in the window that are not finished.
+    unfinished: usize,
+    /// Records of the step that is being stored.
+    in_step: usize,
     /// Events that were finished lately, whose marks a question asked before does not show.
     lately: HashSet<[u8; 32]>,
     /// When to forget them: once the window's first record has at least this number.
@@ -123,6 +129,9 @@ impl Partition {
             dying: VecDeque::new(),
             buried: 0,
             parked,
+            parked_since_look: false,
+            unfinished: 0,
+            in_step: 0,
             lately: HashSet::new(),
             fading: VecDeque::new(),
             finished: Vec::new(),
@@ -140,6 +149,8 @@ impl Partition {
             let seq = self.window.push(item, done);
             if done {
                 self.finished.push(seq);
+            } else {
+                self.unfinished += 1;
             }
         }
         self.window.read_to(batch.next);
@@ -175,11 +186,6 @@ impl Partition {
 
     pub(crate) fn has_turn(&self) -> bool {
         self.halted.is_none() && self.window.has_ready()
-    }
-
-    /// Gives a turn back untried: the record goes first again.
-    pub(crate) fn put_back(&mut self, seq: Seq) {
-        self.window.ready_again(seq);
     }
 
     /// An attempt has ended.
@@ -242,6 +248,7 @@ impl Partition {
 
     fn finish(&mut self, seq: Seq, marks: bool) {
         self.window.finish(seq, marks);
+        self.unfinished -= 1;
         self.finished.push(seq);
     }
 
@@ -281,6 +288,7 @@ impl Partition {
     pub(crate) fn letter_kept(&mut self, seq: Seq, letter: &NewDeadLetter) {
         self.buried -= 1;
         if letter.parks_key {
+            self.parked_since_look = true;
             self.parked.insert(letter.record.partition_key.clone());
         }
         self.window.slot(seq).buried = true;
@@ -305,9 +313,20 @@ impl Partition {
         !self.dying.is_empty()
     }
 
-    /// The keys that are parked now, as the store says.
-    pub(crate) fn set_parked(&mut self, keys: HashSet<PartitionKey>) {
-        self.parked = keys;
+    pub(crate) fn has_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    /// Somebody looks which keys are parked.
+    pub(crate) fn begin_parked_look(&mut self) {
+        self.parked_since_look = false;
+    }
+
+    /// These are parked, unless a key was parked while somebody looked: then the answer may be too old.
+    pub(crate) fn end_parked_look(&mut self, keys: HashSet<PartitionKey>) {
+        if !self.parked_since_look {
+            self.parked = keys;
+        }
     }
 
     /// Lets those go on whose delay has passed.
@@ -336,9 +355,24 @@ impl Partition {
         self.halted.as_deref()
     }
 
-    /// Records read and not passed by the cut.
-    pub(crate) fn len(&self) -> usize {
-        self.window.len()
+    /// Records read and not finished.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    /// Their places.
+    pub(crate) fn unfinished_places(&self) -> Vec<EbRef> {
+        self.window.unfinished().map(|s| s.place.clone()).collect()
+    }
+
+    /// Records that are finished, and whose step is not durable.
+    pub(crate) fn unrecorded(&self) -> usize {
+        self.finished.len() + self.in_step
+    }
+
+    /// Whether everything up to the head, as it was last seen, is finished.
+    pub(crate) fn is_caught_up(&mut self) -> bool {
+        self.caught_up_at.is_some() && self.window.is_finished()
     }
 
     /// Whether everything read is finished and recorded.
@@ -359,6 +393,7 @@ impl Partition {
     /// Everything finished since the last step.
     pub(crate) fn step(&mut self) -> Step {
         let seqs = std::mem::take(&mut self.finished);
+        self.in_step = seqs.len();
         let mut marks = Vec::with_capacity(seqs.len());
         let mut places = Vec::with_capacity(seqs.len());
         for seq in &seqs {
@@ -379,6 +414,7 @@ impl Partition {
             let dedupes = step.marks.iter().filter_map(|m| m.event.as_ref()).map(|e| (until, e.dedupe));
             self.fading.extend(dedupes);
         }
+        self.in_step = 0;
         let freed = self.window.recorded(&step.seqs);
         while let Some((until, dedupe)) = self.fading.front().copied() {
             if self.window.base() < until {
@@ -406,6 +442,8 @@ impl Partition {
                 self.finished.push(seq);
             }
         }
+        self.in_step = 0;
+        self.unfinished += again.len();
         again.extend_from_slice(running);
         self.window.rewind(&again);
     }

@@ -148,7 +148,10 @@ fn a_parked_key_sends_its_records_behind_the_letter_and_other_keys_go_on() {
         assert_eq!((letter.reason, letter.attempts, letter.parks_key), (DeadReason::KeyParked, 0, true));
     }
     assert_eq!(play.commit().cut, next(4));
-    play.p.set_parked(HashSet::new());
+    play.p.end_parked_look(HashSet::new());
+    assert!(play.p.has_parked(), "an answer from before the key was parked does not count");
+    play.p.begin_parked_look();
+    play.p.end_parked_look(HashSet::new());
     play.p.admit(batch(4, &["a"]));
     assert_eq!(offsets(&play.turns()), [4], "a resolved key is handled again");
 }
@@ -277,7 +280,7 @@ proptest! {
         let open = |world: &World| {
             let mut p = partition(rules(fixed(Some(3), after)));
             p.window = window::Window::new(next(world.cut), true);
-            p.set_parked(world.parked.clone());
+            p.end_parked_look(world.parked.clone());
             (Play::new(p), world.cut as usize)
         };
         let (mut play, mut read) = open(&world);

@@ -84,10 +84,6 @@ impl Window {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -264,7 +260,7 @@ impl Window {
         self.frontier = self.base;
     }
 
-    /// How many records are in each of: waiting or ready, running, backing off, dying.
+    /// The records that are not finished.
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|s| s.state < State::Finished)
     }

@@ -1,0 +1,158 @@
+//! Reading ahead: from the source to records that are decoded and known to be new, in a task of its own beside the handlers.
+
+use std::sync::Arc;
+
+use eb_contract::stores::{Mark, MarkScope, Seen};
+use eb_contract::{Cut, Error, ErrorKind, ReadBatch, ReadLimit, ReadState, Result, Retry, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::context::{Context, Patience};
+use crate::item::Item;
+use crate::partition::Batch;
+use crate::room::{Room, Taken};
+use crate::source::Feed;
+use crate::status::PartitionBoard;
+
+/// What comes out of reading.
+pub(crate) enum Fetched {
+    Batch {
+        batch: Batch,
+        /// The room it takes in its partition, and among all.
+        here: Taken,
+        total: Taken,
+        /// The partition is closed, and this was its end.
+        closed: bool,
+    },
+    /// Reading failed for good; nothing more comes.
+    Failed(Error),
+}
+
+/// The task that reads; ends when dropped.
+pub(crate) struct Fetch {
+    task: JoinHandle<()>,
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How many batches may be between reading and the window: one being decoded, one in the channel, one on its way out of it.
+pub(crate) const READ_AHEAD: usize = 3;
+
+impl Fetch {
+    pub(crate) fn start(
+        ctx: Arc<Context>,
+        scope: MarkScope,
+        feed: Box<dyn Feed>,
+        committed: Cut,
+        room: Arc<Room>,
+        board: Arc<PartitionBoard>,
+    ) -> (Self, mpsc::Receiver<Fetched>) {
+        let (to, from) = mpsc::channel(1);
+        let fetcher = Fetcher { ctx, scope, feed, committed, room, board };
+        let task = tokio::spawn(async move {
+            // The receiver is gone: nobody wants it any more.
+            let _ = fetcher.run(to).await;
+        });
+        (Self { task }, from)
+    }
+}
+
+struct Fetcher {
+    ctx: Arc<Context>,
+    scope: MarkScope,
+    feed: Box<dyn Feed>,
+    /// The cut that was stored when the partition was opened: what lies before it is done.
+    committed: Cut,
+    room: Arc<Room>,
+    board: Arc<PartitionBoard>,
+}
+
+type Gone = mpsc::error::SendError<Fetched>;
+
+impl Fetcher {
+    async fn run(mut self, to: mpsc::Sender<Fetched>) -> Result<(), Gone> {
+        let mut patience = Patience::new(&self.ctx.commit);
+        loop {
+            self.room.some().await;
+            let limits = &self.ctx.limits;
+            let limit = ReadLimit {
+                max_records: limits.read_records.min(self.room.free_records()),
+                max_bytes: limits.read_bytes,
+                wait: limits.read_wait,
+            };
+            let began = Timestamp::now();
+            let read = match self.feed.next(limit).await {
+                Ok(read) => read,
+                Err(error) if !error.is_retryable() || error.retry() == Retry::AfterReopen => {
+                    return to.send(Fetched::Failed(error)).await;
+                }
+                Err(error) => {
+                    self.board.trouble("reading", &error);
+                    let delay = match error.retry() {
+                        Retry::After(after) => after.max(patience.delay()),
+                        _ => patience.delay(),
+                    };
+                    tokio::time::sleep(delay).await;
+                    continue;
+                }
+            };
+            self.board.well("reading");
+            patience.reset();
+            let closed = matches!(read.state, ReadState::Closed { .. });
+            let fetched = self.prepare(read, began).await;
+            to.send(fetched).await?;
+            if closed {
+                return Ok(());
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    async fn prepare(&mut self, read: ReadBatch, began: Timestamp) -> Fetched {
+        let ReadBatch { records, next, state } = read;
+        let caught_up_at = (state == ReadState::CaughtUp).then_some(began);
+        let closed = matches!(state, ReadState::Closed { .. });
+        let bytes = records.iter().map(|r| r.envelope.len()).sum();
+        let here = self.room.take(records.len(), bytes).await;
+        let total = self.ctx.room.take(records.len(), bytes).await;
+        let items: Vec<_> = records.into_iter().map(|r| Arc::new(Item::read(r))).collect();
+        let seen = self.seen(&items).await;
+        let next = if closed { Cut::End } else { next };
+        let items = items.into_iter().zip(seen).collect();
+        Fetched::Batch { batch: Batch { items, next, caught_up_at }, here, total, closed }
+    }
+
+    /// What the store knows of them. It is asked until it answers.
+    async fn seen(&mut self, items: &[Arc<Item>]) -> Vec<Seen> {
+        if items.is_empty() {
+            return Vec::new();
+        }
+        let marks: Vec<Mark> = items.iter().map(|i| i.mark()).collect();
+        let mut patience = Patience::new(&self.ctx.commit);
+        let mut seen = loop {
+            let processed = &self.ctx.stores.processed;
+            let error = match processed.seen(&self.scope, &marks, self.ctx.by_event).await {
+                Ok(seen) if seen.len() == marks.len() => break seen,
+                Ok(seen) => {
+                    let what = format!("{} answers to {} questions", seen.len(), marks.len());
+                    Error::new(ErrorKind::ProtocolViolation, "seen", what)
+                }
+                Err(error) => error,
+            };
+            self.board.trouble("processed store", &error);
+            self.ctx.metrics.store_failed("processed", &error);
+            tokio::time::sleep(patience.delay()).await;
+        };
+        self.board.well("processed store");
+        for (mark, seen) in marks.iter().zip(&mut seen) {
+            if self.ctx.in_order && self.committed.is_before(&mark.offset) == Some(false) {
+                *seen = Seen::Here;
+            }
+        }
+        seen
+    }
+}
