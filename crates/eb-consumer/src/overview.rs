@@ -32,6 +32,8 @@ pub struct PartitionOverview {
 }
 
 type Place = (ConsumerName, Topic, PartitionId);
+/// A checkpoint, and a lease with the time that it still has.
+type Known = (Option<Checkpoint>, Option<(Lease, Duration)>);
 
 /// Looks at one consumer, or at all that have a checkpoint or a lease. Sorted by consumer, topic, partition.
 ///
@@ -46,7 +48,7 @@ pub async fn overview(
 ) -> Result<Vec<PartitionOverview>> {
     let checkpoints = stores.checkpoints.list(consumer).await?;
     let leases = stores.leases.list(consumer).await?;
-    let mut all: BTreeMap<Place, (Option<Checkpoint>, Option<(Lease, Duration)>)> = BTreeMap::new();
+    let mut all: BTreeMap<Place, Known> = BTreeMap::new();
     for c in checkpoints {
         let key = (c.consumer.clone(), c.topic.clone(), c.partition_id);
         all.entry(key).or_default().0 = Some(c);
