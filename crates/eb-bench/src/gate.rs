@@ -1,4 +1,5 @@
-//! The gate against the bare bus at the same concurrency, on real files, as the `local` profile opens them.
+//! The gate against the bare bus at the same concurrency, on real files, as the `local` profile opens them. Both put the same records into
+//! the same topics: each topic is a log of its own, with syncs of its own.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,11 +23,12 @@ pub(crate) fn run(options: &Options, scratch: &Path) -> Result<Vec<Row>> {
     let events: Vec<_> = Generator::new(1, Mix::CLEAN).take(count).collect();
     let bytes = events.iter().map(|e| e.bytes.len()).sum::<usize>() / count;
     let inputs: Arc<[Bytes]> = events.iter().map(|e| Bytes::from(e.bytes.clone())).collect();
-    let records: Result<Arc<[PublishRecord]>> = events
+    let records: Result<Arc<[(Topic, PublishRecord)]>> = events
         .iter()
         .map(|e| {
             let key = PartitionKey::new(e.partition_key.clone())?;
-            Ok(PublishRecord::new(key, EnvelopeRef::new(e.bytes.clone())?))
+            let topic = Topic::new(&format!("fp.bus.{}.v1", e.event_type.class.name()))?;
+            Ok((topic, PublishRecord::new(key, EnvelopeRef::new(e.bytes.clone())?)))
         })
         .collect();
     let records = records?;
@@ -50,22 +52,22 @@ async fn platform(folder: &Path) -> Result<Platform> {
     Ok(Platform::open_with("local", Purpose::Writing, &Env::only([runs])).await?)
 }
 
-fn publish(folder: &Path, records: &Arc<[PublishRecord]>) -> Result<Sample> {
+fn publish(folder: &Path, records: &Arc<[(Topic, PublishRecord)]>) -> Result<Sample> {
     runtime()?.block_on(async {
         let platform = platform(folder).await?;
         let publisher = platform.publisher();
-        let topic = Topic::new("fp.bus.traffic.v1")?;
-        publisher.probe(&topic).await?;
+        for class in ["traffic", "control", "audit"] {
+            publisher.probe(&Topic::new(&format!("fp.bus.{class}.v1"))?).await?;
+        }
         let (next, started) = (Arc::new(AtomicUsize::new(0)), Instant::now());
         let callers: Vec<_> = (0..CALLERS)
             .map(|_| {
-                let (publisher, topic, records, next) =
-                    (publisher.clone(), topic.clone(), Arc::clone(records), Arc::clone(&next));
+                let (publisher, records, next) = (publisher.clone(), Arc::clone(records), Arc::clone(&next));
                 tokio::spawn(async move {
                     let mut latencies = Vec::new();
-                    while let Some(record) = records.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    while let Some((topic, record)) = records.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let one = Instant::now();
-                        publisher.publish(&topic, record.clone()).await?;
+                        publisher.publish(topic, record.clone()).await?;
                         latencies.push(one.elapsed());
                     }
                     Ok::<_, eb_contract::Error>(latencies)
