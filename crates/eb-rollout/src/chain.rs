@@ -1,9 +1,10 @@
 //! A topic as its readers see it: the partitions of all its segments, each with those it goes on from.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use eb_contract::{
-    BusIncarnation, Cut, Error, ErrorKind, PartitionId, PartitionInfo, Result, Timestamp, Topic,
+    BusIncarnation, Cut, Error, ErrorKind, Offset, PartitionId, PartitionInfo, Result, Timestamp, Topic,
     TopicPartitions,
 };
 
@@ -35,6 +36,22 @@ pub(crate) struct Bounds {
     pub(crate) end: EndState,
     /// Where it ended, where that is settled.
     pub(crate) end_cut: Option<Cut>,
+    /// The last record before that.
+    pub(crate) last: Option<Offset>,
+}
+
+impl Bounds {
+    /// Whether nothing of the segment lies after `position`, where the segment has ended.
+    pub(crate) fn is_done(&self, position: &Cut) -> bool {
+        let at_end = |end: Cut| position.compare(&end).is_some_and(Ordering::is_ge);
+        self.end_cut.is_some_and(at_end)
+    }
+
+    /// The same for one who has found nothing more there: also where no record lies between `position` and the end.
+    pub(crate) fn is_done_at_head(&self, position: &Cut) -> bool {
+        let past = |last: Offset| position.is_before(&last) == Some(false);
+        self.is_done(position) || (self.end_cut.is_some() && self.last.is_none_or(past))
+    }
 }
 
 /// The bounds of one partition of a segment; `None` where it is no part of the chain. The partition of a segment that is
@@ -47,6 +64,7 @@ pub(crate) fn bounds(state: &State, topic: &Topic, segment: usize, id: u32) -> O
             opened_at: Timestamp::EPOCH,
             end: EndState::Open,
             end_cut: None,
+            last: None,
         };
         return (state.is_implicit() && segment == 0).then_some(whole);
     };
@@ -62,6 +80,7 @@ pub(crate) fn bounds(state: &State, topic: &Topic, segment: usize, id: u32) -> O
         opened_at: of.opened_at,
         end: of.end,
         end_cut: part.and_then(|p| p.end).filter(|_| of.end == EndState::Settled),
+        last: part.and_then(|p| p.last).map(|l| l.0),
     })
 }
 

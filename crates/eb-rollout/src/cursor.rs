@@ -178,7 +178,9 @@ impl RolloutCursor {
         if let Some(end) = &of.end_cut {
             let before = records.len();
             records.retain(|r| end.is_before(&r.eb_ref.offset) == Some(false));
-            reached_end = records.len() < before || next.compare(end).is_some_and(Ordering::is_ge);
+            reached_end = records.len() < before
+                || of.is_done(&next)
+                || (read == ReadState::CaughtUp && of.is_done_at_head(&later(self.position, next)));
         }
         for record in &mut records {
             record.eb_ref.partition_id = self.partition;
@@ -215,10 +217,7 @@ impl RolloutCursor {
             let lease = self.shared.lease();
             if lease.version > 0 {
                 let of = self.bounds(&lease.state)?;
-                let at_end = of.end_cut.is_some_and(|end| {
-                    self.inner.is_none() || self.position.compare(&end).is_some_and(Ordering::is_ge)
-                });
-                if at_end {
+                if of.is_done(&self.position) {
                     return self.end(Vec::new(), &lease.state, &[]);
                 }
             }

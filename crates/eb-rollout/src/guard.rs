@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::Topic;
+use eb_contract::{ErrorKind, Topic};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -125,7 +125,11 @@ impl Watching {
 pub(crate) async fn probe(shared: &Shared, side: Side, topic: &Topic) -> eb_contract::Result<()> {
     // Asked of the reading side: it takes no lock, so that any process may ask.
     let patience = shared.config.triggers.check_every.max(Duration::from_secs(1));
-    within("probe", patience, shared.side(side).reader.partitions(topic)).await.map(drop)
+    match within("probe", patience, shared.side(side).reader.partitions(topic)).await {
+        // An answer, too: the topic is made when it is needed.
+        Err(error) if *error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// The windows to compare: of the new bus and of the old.

@@ -90,16 +90,14 @@ impl EventBusReader for RolloutReader {
         Box::pin(async move {
             let mut state = self.state("head").await?;
             let mut of = known("head", &state, topic, partition)?;
-            let (segment, id) = physical(partition);
+            let (_, id) = physical(partition);
             if of.end == EndState::Pending {
                 switch::settle_topic(&self.shared, topic).await?;
                 state = self.state("head").await?;
                 of = known("head", &state, topic, partition)?;
             }
             if let Some(cut) = of.end_cut {
-                let part = state.topics.get(topic).and_then(|c| c.get(segment)).and_then(|s| s.part(id));
-                let last = part.and_then(|p| p.last).map(|l| l.0);
-                return Ok(Head { cut, last, last_published_at: None });
+                return Ok(Head { cut, last: of.last, last_published_at: None });
             }
             let mut head = self.shared.side(of.side).reader.head(topic, PartitionId(id)).await?;
             // What lies before the start is no part of the segment.

@@ -137,7 +137,7 @@ impl Shared {
         let loaded = within("read rollout state", REGISTER_PATIENCE, self.state.load()).await;
         let loaded = loaded.map_err(|e| no_lease("read rollout state").with_source(e))?;
         let lease = match loaded {
-            Some((version, state)) => self.install(version, state, started)?,
+            Some((version, state)) => self.install(version, &state, started)?,
             None => self.lease(),
         };
         *asked = Some(started);
@@ -149,8 +149,8 @@ impl Shared {
     }
 
     /// Takes what the register holds, or held, at a moment after `asked`. Older versions change nothing.
-    pub(crate) fn install(&self, version: u64, state: State, asked: Instant) -> Result<Arc<Lease>> {
-        self.check_buses(&state)?;
+    pub(crate) fn install(&self, version: u64, state: &State, asked: Instant) -> Result<Arc<Lease>> {
+        self.check_buses(state)?;
         let length = Duration::from_millis(state.lease_ms);
         let until =
             if state.is_active() { nanos((asked + length).saturating_duration_since(self.base)) } else { 0 };

@@ -34,10 +34,10 @@ pub(crate) async fn change(
                 (0, State::initial(shared.buses().clone(), lease_ms))
             }
         };
-        let Some(next) = change(&state)? else { return shared.install(version, state, asked) };
+        let Some(next) = change(&state)? else { return shared.install(version, &state, asked) };
         let asked = Instant::now();
         match shared.state.swap(version, next, reason).await {
-            Ok((version, state)) => return shared.install(version, state, asked),
+            Ok((version, state)) => return shared.install(version, &state, asked),
             Err(error) if is_conflict(&error) => {}
             Err(error) => return Err(error),
         }
@@ -98,7 +98,7 @@ pub(crate) async fn complete(shared: &Shared, seen: &Lease) -> Result<std::sync:
     };
     match shared.state.swap(seen.version, next, &reason).await {
         Ok((version, state)) => {
-            let lease = shared.install(version, state, asked)?;
+            let lease = shared.install(version, &state, asked)?;
             match failed {
                 Some(error) => Err(error),
                 None => {

@@ -75,7 +75,7 @@ impl Follower {
     }
 
     /// Begins partitions all of whose parents among the followed ones are at their end.
-    async fn start_children(&mut self) -> Result<()> {
+    pub(super) async fn start_children(&mut self) -> Result<()> {
         let listed = self.reader.partitions(&self.topic).await?.partitions;
         for info in listed {
             let of_segment = self.segment.is_none_or(|s| physical(info.id).0 == s);
@@ -119,6 +119,29 @@ impl Follower {
             }
             self.start_children().await?;
         }
+    }
+
+    /// Whether the partition is followed, or was to its end.
+    pub(super) fn follows(&self, id: u32) -> bool {
+        self.cuts.contains_key(&id)
+    }
+
+    /// The followed partitions, not read to their end yet, that this one goes on from, at any remove.
+    pub(super) async fn open_ancestors(&mut self, id: u32) -> Result<Vec<u32>> {
+        let listed = self.reader.partitions(&self.topic).await?.partitions;
+        let mut found = Vec::new();
+        let mut todo = vec![id];
+        while let Some(id) = todo.pop() {
+            let info = listed.iter().find(|p| p.id.0 == id);
+            for parent in info.iter().flat_map(|p| &p.parents).map(|p| p.0) {
+                if self.cursors.contains_key(&parent) {
+                    found.push(parent);
+                } else if !self.cuts.contains_key(&parent) {
+                    todo.push(parent);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// One read of one partition.

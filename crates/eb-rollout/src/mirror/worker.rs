@@ -513,6 +513,17 @@ impl Worker {
     ) -> Result<Vec<(Id, PublishRecord, EbRef)>> {
         let deadline = Instant::now() + self.shared.config.mirror.visible_within;
         let mut missing = Vec::new();
+        // A partition that came after a split or merge begins when what it goes on from is read.
+        while !work.target.follows(partition) && Instant::now() < deadline {
+            for ancestor in work.target.open_ancestors(partition).await? {
+                let (records, _) = work.target.step(ancestor, 1000, self.shared.config.mirror.idle).await?;
+                for record in &records {
+                    let at = (Id::of(record), record.eb_ref.offset);
+                    self.explain(topic, of, &work.source.cuts, at.0, ancestor, &at.1).await?;
+                }
+            }
+            work.target.start_children().await?;
+        }
         while !expected.is_empty() {
             let wait = self.shared.config.mirror.idle.min(deadline.saturating_duration_since(Instant::now()));
             // At least one is asked for, and not more than are due: what comes later is the next window's.

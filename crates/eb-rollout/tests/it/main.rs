@@ -3,5 +3,9 @@
 // Clippy takes only `#[test]` functions for tests, not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod bent;
 mod conformance;
+mod mirroring;
 mod support;
+mod switching;
+mod triggers;

@@ -1,0 +1,243 @@
+//! The mirror: nothing is left out, nothing differs unsaid.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use eb_contract::{Error, ErrorKind, EventBusPublisher, PartitionId};
+use eb_memory::{Fate, MemoryConfig};
+use eb_rollout::{Comparison, FindingKind, MirrorState, Phase, RolloutBus, RolloutParts};
+
+use crate::bent::{Bend, bent};
+use crate::support::{World, advance_to, event, make_topic, publish, quick, topic};
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Unavailable, "test", "the bus is gone")
+}
+
+/// The mirror's state once it has copied so many records.
+async fn mirrored(bus: &RolloutBus, copied: u64) -> MirrorState {
+    loop {
+        let status = bus.control().status().await.unwrap();
+        if let Some(mirror) = status.mirror.filter(|m| m.copied >= copied) {
+            return mirror;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn begun(bus: &RolloutBus) {
+    loop {
+        let status = bus.control().status().await.unwrap();
+        if status.mirror.is_some_and(|m| m.topics.contains_key(&topic())) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn compared(bus: &RolloutBus) -> Comparison {
+    bus.control().compare().await.unwrap().remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_record_is_copied_once_and_compared_equal() {
+    let world = World::new(MemoryConfig::default(), MemoryConfig::stream_like());
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 3).await;
+    let publisher = bus.publisher();
+    publish(&publisher, "before", 0).await;
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    for n in 0..200 {
+        publish(&publisher, &format!("k{}", n % 7), n).await;
+    }
+    // The same record twice is two records, there as here.
+    publish(&publisher, "k0", 0).await;
+    let mirror = mirrored(&bus, 201).await;
+    assert_eq!((mirror.copied, mirror.duplicates, mirror.repaired, mirror.findings.len()), (201, 0, 0, 0));
+    let both = compared(&bus).await;
+    assert_eq!((both.source_records, both.mirror_records, both.keys, both.out_of_order), (201, 201, 7, 0));
+    assert!(both.is_equal() && both.digests[0] == both.digests[1], "{both}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_unknown_outcomes_and_outages_nothing_is_left_out_and_nothing_copied_without_need() {
+    let world = World::plain();
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 2).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    for round in 0..20usize {
+        let fates = match round % 4 {
+            0 => vec![Fate::Ack, Fate::LoseAck(gone())],
+            1 => vec![Fate::Fail(gone().with_effect(eb_contract::Effect::Unknown))],
+            2 => vec![Fate::Fail(gone()), Fate::Fail(gone())],
+            _ => vec![],
+        };
+        if round % 4 == 3 {
+            world.new.faults().outage(gone());
+        }
+        world.new.faults().next_records(fates);
+        for n in 0..10 {
+            publish(&publisher, &format!("k{}", n % 3), round * 10 + n).await;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        world.new.faults().recover();
+    }
+    let mirror = mirrored(&bus, 200).await;
+    assert_eq!((mirror.duplicates, mirror.findings.len()), (0, 0));
+    assert!(mirror.failures > 0, "nothing has failed");
+    let both = compared(&bus).await;
+    assert_eq!((both.source_records, both.mirror_records, both.out_of_order), (200, 200, 0), "{both}");
+    assert!(both.is_equal());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_takes_over_where_the_worker_has_died() {
+    let world = World::plain();
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    for n in 0..30 {
+        publish(&publisher, "k", n).await;
+    }
+    mirrored(&bus, 30).await;
+    // Its copies land, its progress does not: as one that is killed between the two.
+    let other = world.open(quick()).await;
+    world.registers.outage(Some(gone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.registers.outage(None);
+    let before = mirrored(&other, 30).await.leader;
+    drop(publisher);
+    drop(bus);
+    let publisher = other.publisher();
+    for n in 30..60 {
+        publish(&publisher, "k", n).await;
+    }
+    let mirror = mirrored(&other, 60).await;
+    assert_ne!(mirror.leader, before);
+    assert_eq!((mirror.duplicates, mirror.findings.len()), (0, 0));
+    assert!(compared(&other).await.is_equal());
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_reverse_the_whole_epoch_is_copied_back() {
+    let world = World::plain();
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 2).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::NewPrimary).await;
+    for n in 0..50 {
+        publish(&publisher, &format!("k{}", n % 5), n).await;
+    }
+    let mirror = mirrored(&bus, 50).await;
+    assert_eq!((mirror.copied, mirror.findings.len()), (50, 0));
+    assert!(compared(&bus).await.is_equal());
+    // The copies are no part of the log, neither now nor after a rollback.
+    bus.control().rollback(Phase::Baseline, "back").await.unwrap();
+    let at = publish(&publisher, "k0", 50).await;
+    assert_eq!(at.partition_id.0 >> 16, 2);
+    let all = crate::support::read_chain(&bus.reader(), &topic()).await;
+    assert_eq!(all.len(), 51);
+}
+
+/// A rollout whose new bus is bent.
+async fn with_bent(world: &World, bend: &Arc<Bend>) -> RolloutBus {
+    let mut parts: RolloutParts = world.parts();
+    parts.new.publisher = bent(&world.new, bend);
+    RolloutBus::open(parts, quick()).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_mirror_acked_and_lost_is_copied_again() {
+    let (world, bend) = (World::plain(), Arc::new(Bend::default()));
+    let bus = with_bent(&world, &bend).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    publish(&publisher, "k", 0).await;
+    mirrored(&bus, 1).await;
+    bend.swallow.store(1, Ordering::SeqCst);
+    for n in 1..5 {
+        publish(&publisher, "k", n).await;
+    }
+    let mirror = mirrored(&bus, 5).await;
+    assert_eq!((mirror.repaired, mirror.findings.len()), (1, 0));
+    assert!(compared(&bus).await.is_equal());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_missing_or_is_nobodys_is_found() {
+    let (world, bend) = (World::plain(), Arc::new(Bend::default()));
+    let bus = with_bent(&world, &bend).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    publish(&publisher, "k", 0).await;
+    mirrored(&bus, 1).await;
+    bend.swallow.store(usize::MAX, Ordering::SeqCst);
+    publish(&publisher, "k", 1).await;
+    let mirror = mirrored(&bus, 2).await;
+    assert_eq!(mirror.findings[0].kind, FindingKind::Missing);
+    bend.swallow.store(0, Ordering::SeqCst);
+    bend.change.store(true, Ordering::SeqCst);
+    publish(&publisher, "k", 2).await;
+    let mirror = mirrored(&bus, 3).await;
+    assert!(mirror.findings.iter().any(|f| f.kind == FindingKind::Differing), "{:?}", mirror.findings);
+    let both = compared(&bus).await;
+    assert!(!both.is_equal() && both.missing == 2 && both.differing > 0, "{both:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_writes_to_the_mirror_is_found() {
+    let world = World::plain();
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    publish(&publisher, "k", 0).await;
+    mirrored(&bus, 1).await;
+    world.new.publisher().publish(&topic(), event("intruder", 0)).await.unwrap();
+    publish(&publisher, "k", 1).await;
+    let mirror = mirrored(&bus, 2).await;
+    assert_eq!(mirror.findings.len(), 1, "{:?}", mirror.findings);
+    assert_eq!(mirror.findings[0].kind, FindingKind::Differing);
+    assert!(!compared(&bus).await.is_equal());
+    let error = bus.control().advance("in spite of it").await.unwrap_err();
+    assert!(error.to_string().contains("differs"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_follows_resharding_on_both_buses() {
+    let world = World::new(MemoryConfig::stream_like(), MemoryConfig::stream_like());
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    for round in 0..6 {
+        match round {
+            2 => drop(world.old.faults().split(&topic(), PartitionId(0)).unwrap()),
+            3 => drop(world.new.faults().split(&topic(), PartitionId(0)).unwrap()),
+            4 => drop(world.old.faults().merge(&topic(), PartitionId(1), PartitionId(2)).unwrap()),
+            _ => {}
+        }
+        for n in 0..20 {
+            publish(&publisher, &format!("k{}", n % 5), round * 20 + n).await;
+        }
+    }
+    let mirror = mirrored(&bus, 120).await;
+    assert_eq!((mirror.copied, mirror.duplicates, mirror.findings.len()), (120, 0, 0));
+    let both = compared(&bus).await;
+    assert!(both.is_equal() && both.out_of_order == 0, "{both:?}");
+    advance_to(&bus, Phase::NewPrimary).await;
+    publish(&publisher, "k0", 120).await;
+    assert_eq!(crate::support::read_chain(&bus.reader(), &topic()).await.len(), 121);
+}
