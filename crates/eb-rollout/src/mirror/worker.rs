@@ -123,6 +123,18 @@ struct TopicWork {
     target: Follower,
     /// Records found in the mirror's log that are not matched yet, by key, in order.
     there: HashMap<u64, VecDeque<(Id, u32, Offset)>>,
+    /// When the mirror's log was read last.
+    looked: Instant,
+}
+
+impl TopicWork {
+    fn keep(&mut self, found: &[Record]) {
+        for record in found {
+            let id = Id::of(record);
+            let at = (id, record.eb_ref.partition_id.0, record.eb_ref.offset);
+            self.there.entry(id.key).or_default().push_back(at);
+        }
+    }
 }
 
 /// Why a worker stops.
@@ -313,13 +325,10 @@ impl Worker {
         let mut target = Follower::open(reader, topic, None, of.mirror).await?;
         let source = Follower::open(chain_reader(&self.shared), topic, Some(segment), of.source).await?;
         // What a former worker, or a window that failed, has copied beyond the stored cuts.
-        let mut there: HashMap<u64, VecDeque<(Id, u32, Offset)>> = HashMap::new();
-        for record in target.read(4 * self.shared.config.mirror.window).await? {
-            let id = Id::of(&record);
-            let at = (id, record.eb_ref.partition_id.0, record.eb_ref.offset);
-            there.entry(id.key).or_default().push_back(at);
-        }
-        Ok(TopicWork { source, target, there })
+        let found = target.read(4 * self.shared.config.mirror.window).await?;
+        let mut work = TopicWork { source, target, there: HashMap::new(), looked: Instant::now() };
+        work.keep(&found);
+        Ok(work)
     }
 
     /// Copies and compares the next records of a topic.
@@ -333,6 +342,14 @@ impl Worker {
         let window = self.shared.config.mirror.window;
         let records = work.source.read(window).await?;
         let count = records.len();
+        if count > 0 {
+            work.looked = Instant::now();
+        } else if work.looked.elapsed() >= self.shared.config.triggers.check_every {
+            // Also where nothing is to be copied it is noticed that the bus is gone, or that somebody else writes to it.
+            let found = work.target.read(window).await?;
+            work.keep(&found);
+            work.looked = Instant::now();
+        }
         let mut due = Vec::with_capacity(count);
         for record in records {
             let id = Id::of(&record);

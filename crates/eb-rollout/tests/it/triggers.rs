@@ -38,7 +38,7 @@ async fn rolled_back(bus: &RolloutBus) -> String {
         if status.state.phase == Phase::Baseline && status.state.switching.is_none() {
             return status.state.reason;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
