@@ -24,6 +24,47 @@ pub(crate) struct Bus {
     pub(crate) publisher: Arc<dyn EventBusPublisher>,
     pub(crate) reader: Arc<dyn EventBusReader>,
     pub(crate) admin: Arc<dyn EventBusAdmin>,
+    /// Who else is told of a gate.
+    claims: Claims,
+}
+
+/// Where a gate says that it is there, so that no other admits what it does not know of.
+enum Claims {
+    /// Not needed: nobody else can write, or the backend has no place for it.
+    None,
+    #[cfg(feature = "redis")]
+    Redis(eb_redis::RedisBus),
+}
+
+impl Bus {
+    /// To be called before a gate reads the log.
+    ///
+    /// # Errors
+    /// `Locked`, naming the other gate, while there is one that this one excludes.
+    #[cfg_attr(
+        not(feature = "redis"),
+        allow(unused_variables, clippy::unused_async, reason = "there is no such backend")
+    )]
+    pub(crate) async fn claim(&self, index: &dyn AdmissionIndex) -> Result<(), Error> {
+        match &self.claims {
+            Claims::None => Ok(()),
+            #[cfg(feature = "redis")]
+            Claims::Redis(bus) => {
+                let shared = index.is_shared();
+                bus.claim(if shared { eb_redis::GateClaim::Shared } else { eb_redis::GateClaim::Sole }).await
+            }
+        }
+    }
+
+    /// To be called once the gate is closed.
+    #[cfg_attr(not(feature = "redis"), allow(clippy::unused_async, reason = "there is no such backend"))]
+    pub(crate) async fn give_up_claim(&self) {
+        match &self.claims {
+            Claims::None => {}
+            #[cfg(feature = "redis")]
+            Claims::Redis(bus) => bus.give_up_claim().await,
+        }
+    }
 }
 
 /// Opens the bus of a profile.
@@ -58,6 +99,7 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
                 publisher: Arc::new(bus.publisher()),
                 reader: Arc::new(bus.reader()),
                 admin: Arc::new(bus.admin()),
+                claims: Claims::None,
             })
         }
         #[cfg(feature = "redis")]
@@ -70,6 +112,7 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
                 publisher: Arc::new(bus.publisher()),
                 reader: Arc::new(bus.reader()),
                 admin: Arc::new(bus.admin()),
+                claims: Claims::Redis(bus),
             })
         }
         // The next backend goes here.
@@ -88,6 +131,7 @@ async fn file_bus(config: eb_file::FileBusConfig) -> Result<Bus, Error> {
         publisher: Arc::new(file.publisher()),
         reader: Arc::new(file.reader()),
         admin: Arc::new(file.admin()),
+        claims: Claims::None,
     })
 }
 
@@ -98,6 +142,7 @@ fn memory_bus(config: eb_memory::MemoryConfig) -> Bus {
         publisher: Arc::new(memory.publisher()),
         reader: Arc::new(memory.reader()),
         admin: Arc::new(memory.admin()),
+        claims: Claims::None,
     }
 }
 

@@ -80,19 +80,26 @@ impl OpenGate {
             policy,
             config,
         };
-        match Gate::open(parts).await {
+        // Before the log is read: what others have admitted until now is found there.
+        let opened = match bus.claim(&*index).await {
+            Ok(()) => Gate::open(parts).await.map_err(OpenError::from),
+            Err(e) => Err(e.into()),
+        };
+        match opened {
             Ok(gate) => Ok(Self { gate, index, evidence }),
             Err(e) => {
-                // The failed opening says more than what closing could add; it must not keep the lock, though.
+                // The failed opening says more than what closing could add; it must not keep locks, though.
                 let _ = index.close().await;
-                Err(e.into())
+                bus.give_up_claim().await;
+                Err(e)
             }
         }
     }
 
     /// Closes all of it; gives back the first failure.
-    pub(crate) async fn close(self) -> Result<(), OpenError> {
+    pub(crate) async fn close(self, bus: &Bus) -> Result<(), OpenError> {
         let gate = self.gate.close().await;
+        bus.give_up_claim().await;
         let index = self.index.close().await;
         let publisher = self.evidence.publisher.close().await;
         let reader = self.evidence.reader.close().await;

@@ -160,7 +160,7 @@ impl Platform {
     /// The first thing that could not be closed; the rest is closed all the same.
     pub async fn close(self) -> Result<(), OpenError> {
         let gate = match self.gate.into_inner() {
-            Some(open) => open.close().await,
+            Some(open) => open.close(&self.bus).await,
             None => Ok(()),
         };
         let publisher = self.bus.publisher.close().await;

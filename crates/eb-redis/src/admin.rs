@@ -49,7 +49,9 @@ impl RedisAdmin {
             "ok" => Ok(()),
             "exists" => {
                 let message = format!("it exists with {what} partitions, not {partitions}");
-                Err(Error::new(ErrorKind::AlreadyExists, CREATE, message).at(topic))
+                Err(Error::new(ErrorKind::AlreadyExists, CREATE, message)
+                    .at(topic)
+                    .advise("a topic keeps the number it was made with"))
             }
             "missing" => {
                 Err(error::facts_missing(CREATE, format!("the topic is there, its stream {what} is gone"))

@@ -1,10 +1,13 @@
 //! The bus as a whole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use eb_contract::{Capabilities, Durability, Error, ErrorKind, OffsetKind, Result};
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
+use crate::claim::{Claim, GateClaim};
 use crate::config::RedisConfig;
 use crate::keys::Keys;
 use crate::link::Link;
@@ -13,6 +16,9 @@ use crate::settings::Weakness;
 use crate::{RedisAdmin, RedisPublisher, RedisReader, tls};
 
 const OP: &str = "open redis";
+
+/// How long to wait before somebody who is in the way is looked for again.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// What all handles of one opening share.
 pub(crate) struct Shared {
@@ -95,6 +101,36 @@ impl RedisBus {
     #[must_use]
     pub fn admin(&self) -> RedisAdmin {
         RedisAdmin::new(self.shared.clone())
+    }
+
+    /// Says that a gate publishes through this opening, and how it shares the bus. To be called before the gate reads the
+    /// log, so that it knows all that others have admitted. From then on the claim is asserted on every connection that
+    /// records go over; where it does not hold any more, publishing fails, with no effect.
+    ///
+    /// A gate that has just been closed may be in the way for a moment, and a connection may have broken while nobody used
+    /// it: it is tried for as long as a connection may take.
+    /// Dropping the future leaves the claim made or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] naming the other gate's address, while one is open that this one excludes. Where a claim was
+    /// lost and others may have admitted meanwhile, publishing answers [`ErrorKind::Fenced`].
+    pub async fn claim(&self, kind: GateClaim) -> Result<()> {
+        const OP: &str = "open gate";
+        let shared = &self.shared;
+        let deadline = Instant::now() + shared.config.timeouts.connect;
+        loop {
+            let claim = Claim::new(kind, &shared.config.prefix, shared.keys.gate());
+            match shared.writes.make_claim(OP, claim).await {
+                Err(e) if e.is_retryable() && Instant::now() < deadline => sleep(PAUSE).await,
+                done => return done,
+            }
+        }
+    }
+
+    /// Gives the claim up, once the gate is closed; without a claim nothing happens. Dropping the bus and all its handles
+    /// does it, too.
+    pub async fn give_up_claim(&self) {
+        self.shared.writes.drop_claim("close gate").await;
     }
 
     /// What the bus promises. Where a weaker ACK is accepted the notes say what was found.

@@ -72,7 +72,7 @@ fn by_text(op: &'static str, code: &str, text: &str) -> Error {
         // What `NOPERM` is called when a script is refused a command.
         "ERR" if text.contains("user executing the script") => no_right(error(ErrorKind::InvalidInput)),
         "OOM" => error(ErrorKind::StorageFull).advise("trim topics, or raise the server's maxmemory"),
-        "NOAUTH" | "WRONGPASS" => error(ErrorKind::InvalidInput).advise("check user and password"),
+        "NOAUTH" | "WRONGPASS" => error(ErrorKind::InvalidInput).advise(CREDENTIALS),
         "NOPERM" => no_right(error(ErrorKind::InvalidInput)),
         "MOVED" | "ASK" | "CROSSSLOT" => error(ErrorKind::Unsupported)
             .advise("name the node that has the bus's slot: redirections are not followed"),
@@ -84,16 +84,26 @@ fn no_right(e: Error) -> Error {
     e.advise("grant the user the rights that the documentation of eb-redis lists")
 }
 
+const CREDENTIALS: &str = "check user and password of the address";
+
+/// What to do about a server that is not there.
+pub(crate) const REACH: &str = "see that it runs at this address, then try again";
+
+/// The server is not there.
+pub(crate) fn unreachable(op: &'static str, why: impl fmt::Display) -> Error {
+    unavailable(op, format!("the server cannot be reached: {}", one_line(why))).advise(REACH)
+}
+
 /// Why a connection could not be made.
 pub(crate) fn connecting(op: &'static str, e: &RedisError) -> Error {
     match e.kind() {
         RedisKind::AuthenticationFailed => {
-            Error::new(ErrorKind::InvalidInput, op, one_line(e)).advise("check user and password")
+            Error::new(ErrorKind::InvalidInput, op, "the server refuses user or password").advise(CREDENTIALS)
         }
-        RedisKind::Io => unavailable(op, format!("the server cannot be reached: {}", one_line(e))),
+        RedisKind::Io => unreachable(op, e),
         _ => match e.code() {
             Some(code) => by_text(op, code, e.detail().unwrap_or_default()),
-            None => unavailable(op, format!("the server cannot be reached: {}", one_line(e))),
+            None => unreachable(op, e),
         },
     }
 }
@@ -113,7 +123,9 @@ pub(crate) fn closed(op: &'static str) -> Error {
 }
 
 pub(crate) fn no_topic(op: &'static str, topic: &Topic) -> Error {
-    Error::new(ErrorKind::NotFound, op, "there is no such topic").at(topic).advise("create it first")
+    Error::new(ErrorKind::NotFound, op, "there is no such topic")
+        .at(topic)
+        .advise(format!("`eb topics create {topic} --shards N` makes it"))
 }
 
 pub(crate) fn no_partition(op: &'static str, topic: &Topic, partition: PartitionId) -> Error {

@@ -18,6 +18,11 @@ impl Keys {
         format!("{}topics", self.base)
     }
 
+    /// The hash that says which gate, or gates, had the bus last.
+    pub(crate) fn gate(&self) -> String {
+        format!("{}gate", self.base)
+    }
+
     /// The hash of a topic.
     pub(crate) fn topic(&self, topic: &Topic) -> String {
         format!("{}t:{topic}", self.base)
@@ -36,8 +41,8 @@ mod tests {
     #[test]
     fn no_two_things_share_a_key() {
         let keys = Keys::new("eb");
-        let names = ["topics", "t", "s", "a", "a.0", "0"].map(|name| Topic::new(name).unwrap());
-        let mut all = vec![keys.topics()];
+        let names = ["topics", "gate", "t", "s", "a", "a.0", "0"].map(|name| Topic::new(name).unwrap());
+        let mut all = vec![keys.topics(), keys.gate()];
         for topic in &names {
             all.push(keys.topic(topic));
             all.extend((0..3).map(|n| keys.stream(topic, PartitionId(n))));

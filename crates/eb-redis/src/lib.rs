@@ -4,6 +4,7 @@
 //! | contract | Redis |
 //! |---|---|
 //! | bus | all keys that begin with `{prefix}:`; the braces put them into one hash slot, so that scripts may touch several |
+//! | which gates had the bus last | the hash `{prefix}:gate`; see [`RedisBus::claim`] |
 //! | the list of topics | the set `{prefix}:topics` |
 //! | topic | the hash `{prefix}:t:<topic>`: `partitions`, `incarnation` (random, made with it), and what was trimmed |
 //! | partition | the stream `{prefix}:s:<topic>:<n>` |
@@ -61,6 +62,12 @@
 //! ends the old one on the server (`CLIENT KILL ID`): the lost append has then been applied, or never will be. A server
 //! that was restarted has no old connection.
 //!
+//! ## Several gates
+//! Several publishers may append to one topic; the server orders them. Several *gates* may admit only where they share
+//! their admission index: one that does not know what another admits would admit it again. [`RedisBus::claim`] says what a
+//! gate is, and the server's list of clients says who else is there: a gate alone excludes every other, by name and
+//! address, and one whose connection broke goes on only if no other has been there since.
+//!
 //! ## Memory, cancellation, the end
 //! A publisher holds [`max_buffered_bytes`](PublishConfig::max_buffered_bytes) of records, and one call's more at most;
 //! their futures are pending. Beyond that `publish` answers `Throttled` with no effect. Dropping a future withdraws
@@ -102,6 +109,7 @@
 
 mod admin;
 mod bus;
+mod claim;
 mod config;
 mod error;
 mod keys;
@@ -118,6 +126,7 @@ mod transport;
 
 pub use admin::RedisAdmin;
 pub use bus::{RedisBus, capabilities};
+pub use claim::GateClaim;
 pub use config::{PublishConfig, ReadConfig, RedisConfig, RedisUrl, Timeouts, TlsConfig};
 pub use publisher::RedisPublisher;
 pub use reader::RedisReader;

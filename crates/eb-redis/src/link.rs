@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::claim::Claim;
 use crate::config::RedisConfig;
 use crate::error::{self, Cause, Failure};
 use crate::reply;
@@ -30,6 +31,8 @@ pub(crate) struct Link {
     /// Held while a connection is made, so that one call makes it and the others wait for it.
     connecting: tokio::sync::Mutex<()>,
     made: AtomicU64,
+    /// Asserted on every connection, once it is made.
+    claim: RwLock<Option<Arc<Claim>>>,
 }
 
 impl Link {
@@ -40,6 +43,40 @@ impl Link {
             current: RwLock::new(None),
             connecting: tokio::sync::Mutex::default(),
             made: AtomicU64::new(0),
+            claim: RwLock::new(None),
+        }
+    }
+
+    /// Makes a claim in place of any former one, on this connection and on all that follow. A failed one is as if it had not been made. Dropping the
+    /// future may leave it made.
+    ///
+    /// # Errors
+    /// As for [`Claim::assert`], and for the connection.
+    pub(crate) async fn make_claim(&self, op: &'static str, claim: Claim) -> Result<()> {
+        let claim = Arc::new(claim);
+        // From now on no new connection comes without it.
+        *self.claim.write() = Some(claim.clone());
+        let made = match self.session(op).await {
+            Ok(session) => {
+                let made = claim.assert(op, &session).await;
+                // It bears the name.
+                made.inspect_err(|_| session.retire())
+            }
+            Err(e) => Err(e),
+        };
+        made.map_err(|e| {
+            *self.claim.write() = None;
+            e.at_if_none(&self.config.url)
+        })
+    }
+
+    /// Gives a claim up, if one was made. A server that does not answer is told by the end of the connection.
+    pub(crate) async fn drop_claim(&self, op: &'static str) {
+        if self.claim.write().take().is_some()
+            && let Some(session) = self.live()
+            && Claim::let_go(op, &session).await.is_err()
+        {
+            session.retire();
         }
     }
 
@@ -67,7 +104,7 @@ impl Link {
             Ok(made) => made,
             Err(_) => {
                 let message = format!("the server was not connected within {patience:?}");
-                Err(Error::new(ErrorKind::Timeout, op, message))
+                Err(Error::new(ErrorKind::Timeout, op, message).advise(error::REACH))
             }
         };
         let session = Arc::new(made.map_err(|e| {
@@ -95,7 +132,7 @@ impl Link {
         let info = self.config.url.info();
         let transport = Transport::connect(info.addr(), self.tls.as_ref())
             .await
-            .map_err(|e| error::unavailable(op, "the server cannot be reached").with_source(e))?;
+            .map_err(|e| error::unreachable(op, e))?;
         let written = transport.written();
         let settings = info.redis_settings().clone().set_skip_set_lib_name();
         let options = AsyncConnectionConfig::new()
@@ -136,6 +173,10 @@ impl Link {
         session.client = reply::number(op, client)?;
         reply::number(op, killed)?;
         session.scripts = session.load_scripts(op).await?;
+        let claim = self.claim.read().clone();
+        if let Some(claim) = claim {
+            claim.assert(op, &session).await?;
+        }
         Ok(session)
     }
 }
@@ -181,6 +222,11 @@ impl Drop for Session {
 }
 
 impl Session {
+    /// Its number on the server.
+    pub(crate) fn client(&self) -> u64 {
+        self.client
+    }
+
     fn is_live(&self) -> bool {
         !self.broken.load(Ordering::Relaxed) && !self.driver.is_finished()
     }

@@ -3,6 +3,7 @@
 use eb_contract::{Durability, Effect, EnvelopeRef, Error, ErrorKind, PartitionKey, PublishRecord, Topic};
 use eb_profile::{Env, OpenError, Platform, Profile, ProfileSource, Purpose};
 use eb_testkit::services::{Redis, RedisOptions, RedisReply, Signal};
+use ig_gate::Decision;
 
 use crate::opening::{LOCAL, event};
 
@@ -67,6 +68,27 @@ async fn events_are_admitted_once_and_all_keys_lie_below_the_prefix() {
     platform.close().await.unwrap();
     let RedisReply::List(keys) = server.wire().unwrap().must(&["KEYS", "*"]).unwrap() else { panic!() };
     assert!(keys.len() > 6 && keys.iter().all(|k| k.text().unwrap().starts_with("{mine}:")), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_second_gate_with_an_index_of_its_own_is_refused_while_the_first_is_open_and_not_after() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = server(&[]);
+    let section = format!("      url: {}\n      connect_timeout_ms: 500\n", server.url());
+    let first = open(&profile(&here, &section)).await.unwrap();
+    let second = open(&profile(&there, &section)).await.unwrap();
+    let admitted = first.gate().await.unwrap().admit(event("e1")).await.unwrap();
+    let Err(refused) = second.gate().await else { panic!("two gates that do not know of each other") };
+    assert!(refused.is_retryable(), "{refused}");
+    assert!(refused.to_string().contains("another gate is open on this bus, at 127.0.0.1:"), "{refused}");
+    first.close().await.unwrap();
+    let known = second.gate().await.unwrap().admit(event("e1")).await.unwrap();
+    assert_eq!(
+        (known.decision, &known.eb_ref),
+        (Decision::Duplicate, &admitted.eb_ref),
+        "it has read the log"
+    );
+    second.close().await.unwrap();
 }
 
 #[tokio::test]

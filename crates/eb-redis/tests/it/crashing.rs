@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use eb_contract::{
     Effect, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId, ReadLimit, StartAt,
 };
 use eb_redis::{RedisBus, RedisConfig};
 use eb_testkit::process::Spoken;
+use tokio::sync::watch;
 
 use crate::common::{
     config, expect_acked, expect_order, killed_and_restarted, own_prefix, read_all, record, server,
@@ -24,7 +25,7 @@ async fn every_ack_survives_a_killed_server_and_no_key_is_out_of_order() {
     let bus = Arc::new(RedisBus::open(config(server.port())).await.unwrap());
     let topic = topic("killed");
     bus.admin().create_topic(&topic, PARTITIONS).await.unwrap();
-    let (stop, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, acks) = (Arc::new(AtomicBool::new(false)), watch::Sender::new(0usize));
     let publisher = bus.publisher();
     let tasks: Vec<_> = (0..PUBLISHERS)
         .map(|p| {
@@ -38,7 +39,7 @@ async fn every_ack_survives_a_killed_server_and_no_key_is_out_of_order() {
                     match publisher.publish(&topic, record.clone()).await {
                         Ok(at) => {
                             acked.push((at, record));
-                            acks.fetch_add(1, Ordering::Relaxed);
+                            acks.send_modify(|n| *n += 1);
                             n += 1;
                         }
                         Err(e) if e.effect() == Effect::Unknown => {
@@ -54,20 +55,14 @@ async fn every_ack_survives_a_killed_server_and_no_key_is_out_of_order() {
         })
         .collect();
     for round in 1..=3 {
-        let more = acks.load(Ordering::Relaxed) + 300 * round;
-        while acks.load(Ordering::Relaxed) < more {
-            tokio::task::yield_now().await;
-        }
+        until_more(&acks, 300 * round).await;
         if round == 2 {
             // Killed while the log is rewritten, too.
             server.wire().unwrap().must(&["BGREWRITEAOF"]).unwrap();
         }
         server = killed_and_restarted(server, |_| ()).await;
     }
-    let more = acks.load(Ordering::Relaxed) + 300;
-    while acks.load(Ordering::Relaxed) < more {
-        tokio::task::yield_now().await;
-    }
+    until_more(&acks, 300).await;
     stop.store(true, Ordering::Relaxed);
     let (mut acked, mut unknown) = (Vec::new(), 0);
     for task in tasks {
@@ -86,6 +81,13 @@ async fn every_ack_survives_a_killed_server_and_no_key_is_out_of_order() {
     assert!(unknown <= 3 * PUBLISHERS, "{unknown} of unknown outcome");
     assert!(log.len() <= acked.len() + unknown, "{} records, {} ACKs", log.len(), acked.len());
     publisher.close().await.unwrap();
+}
+
+/// Comes when there are so many more than now.
+async fn until_more(count: &watch::Sender<usize>, more: usize) {
+    let mut count = count.subscribe();
+    let wanted = *count.borrow_and_update() + more;
+    count.wait_for(|n| *n >= wanted).await.unwrap();
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::{Effect, ErrorKind, EventBusAdmin, EventBusPublisher, Topic};
+use eb_contract::{Effect, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId, Topic};
 use eb_redis::{RedisBus, RedisConfig, Timeouts};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,38 +26,64 @@ enum Plan {
     Hold,
 }
 
+/// What became of the requests that were kept.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+enum Held {
+    None,
+    /// They are here.
+    Kept,
+    /// They may go on.
+    Released,
+    /// They went on as far as the server took them, which has answered or hung up.
+    Gone,
+}
+
 /// A proxy before a server. Its first connection under a plan takes it; the next ones pass.
 struct Proxy {
     port: u16,
     plan: Arc<Mutex<Plan>>,
-    released: watch::Sender<bool>,
+    held: watch::Sender<Held>,
     cut: watch::Sender<u64>,
+    /// How many connections there are.
+    open: watch::Sender<usize>,
 }
 
 impl Proxy {
     async fn before(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (plan, released, cut) =
-            (Arc::new(Mutex::new(Plan::Pass)), watch::Sender::new(false), watch::Sender::new(0));
-        let shared = (plan.clone(), released.clone(), cut.clone());
+        let plan = Arc::new(Mutex::new(Plan::Pass));
+        let (held, cut, open) =
+            (watch::Sender::new(Held::None), watch::Sender::new(0), watch::Sender::new(0));
+        let shared = (plan.clone(), held.clone(), cut.clone(), open.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
-                let (plan, released, cut) = shared.clone();
-                tokio::spawn(carry(client, server, plan, released.subscribe(), cut.subscribe()));
+                let (plan, held, cut, open) = shared.clone();
+                open.send_modify(|n| *n += 1);
+                let carried = carry(client, server, plan, held, cut.subscribe());
+                tokio::spawn(async move {
+                    carried.await;
+                    open.send_modify(|n| *n -= 1);
+                });
             }
         });
-        Self { port, plan, released, cut }
+        Self { port, plan, held, cut, open }
     }
 
     fn plan(&self, plan: Plan) {
         *self.plan.lock() = plan;
     }
 
-    /// Cuts what is open.
-    fn cut_all(&self) {
+    /// Cuts what is open, and comes back when all of it is closed.
+    async fn cut_all(&self) {
         self.cut.send_modify(|n| *n += 1);
+        self.open.subscribe().wait_for(|open| *open == 0).await.unwrap();
+    }
+
+    /// Comes when the requests that are kept have got so far.
+    async fn until(&self, stage: Held) {
+        self.held.subscribe().wait_for(|held| *held >= stage).await.unwrap();
     }
 }
 
@@ -66,7 +92,7 @@ async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
     plan: Arc<Mutex<Plan>>,
-    mut released: watch::Receiver<bool>,
+    held: watch::Sender<Held>,
     mut cut: watch::Receiver<u64>,
 ) {
     client.set_nodelay(true).unwrap();
@@ -90,10 +116,12 @@ async fn carry(
                     }
                     Plan::Hold => {
                         *plan.lock() = Plan::Pass;
+                        held.send_replace(Held::Kept);
                         // The client may give up meanwhile; its bytes go on all the same.
-                        if released.wait_for(|released| *released).await.is_err() { return }
+                        held.subscribe().wait_for(|held| *held >= Held::Released).await.unwrap();
                         let _ = server.write_all(&up[..count]).await;
                         let _ = server.read(&mut down).await;
+                        held.send_replace(Held::Gone);
                         return;
                     }
                     _ => if server.write_all(&up[..count]).await.is_err() { return },
@@ -179,26 +207,29 @@ async fn a_connection_cut_anywhere_in_a_group_loses_no_ack_and_breaks_no_order()
 
 #[tokio::test]
 async fn a_connection_that_broke_while_it_was_idle_costs_nothing() {
-    let (proxy, bus, _direct, topic) = behind(Timeouts::default()).await;
-    let publisher = bus.publisher();
+    let (proxy, bus, direct, topic) = behind(Timeouts::default()).await;
+    let (publisher, other) = (bus.publisher(), direct.reader());
     for n in 0..10 {
         publisher.publish(&topic, record("k", n)).await.unwrap();
-        proxy.cut_all();
-        // The end of the connection is noticed by its own task.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        proxy.cut_all().await;
+        // What came before the answers to these calls, the end of a connection among it, has been seen by its task.
+        for _ in 0..2 {
+            other.head(&topic, PartitionId(0)).await.unwrap();
+        }
     }
+    assert_eq!(read_all(&other, &topic, 0).await.len(), 10);
 }
 
 #[tokio::test]
 async fn an_append_that_was_lost_on_the_way_never_lands_behind_a_later_one() {
-    let timeouts = Timeouts { answer: Duration::from_millis(200), ..Timeouts::default() };
+    let timeouts = Timeouts { answer: Duration::from_secs(1), ..Timeouts::default() };
     let (proxy, bus, direct, topic) = behind(timeouts).await;
     let publisher = bus.publisher();
     publisher.publish(&topic, record("k", 0)).await.unwrap();
     proxy.plan(Plan::Hold);
     let lost = publisher.publish(&topic, record("k", 1));
+    proxy.until(Held::Kept).await;
     // These two wait in line while the first is on its way.
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let (same, other) =
         (publisher.publish(&topic, record("k", 2)), publisher.publish(&topic, record("j", 3)));
     let e = lost.await.unwrap_err();
@@ -208,11 +239,10 @@ async fn an_append_that_was_lost_on_the_way_never_lands_behind_a_later_one() {
     other.await.unwrap();
     publisher.publish(&topic, record("k", 4)).await.unwrap();
     // Only now do its bytes arrive.
-    proxy.released.send_replace(true);
+    proxy.held.send_replace(Held::Released);
+    proxy.until(Held::Gone).await;
     publisher.publish(&topic, record("k", 5)).await.unwrap();
     let log = read_all(&direct.reader(), &topic, 0).await;
     let numbers: Vec<_> = log.iter().map(|r| number(&r.envelope)).collect();
     assert_eq!(numbers, [0, 3, 4, 5], "the lost append was ended before anything else was sent");
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(read_all(&direct.reader(), &topic, 0).await.len(), 4);
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 
+mod claiming;
 mod common;
 mod conformance;
 mod crashing;

@@ -7,7 +7,7 @@ use eb_contract::{
     Cut, Durability, Effect, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId,
     ReadLimit, Result, StartAt,
 };
-use eb_redis::{PublishConfig, RedisBus, RedisConfig, RedisUrl, TlsConfig};
+use eb_redis::{GateClaim, PublishConfig, RedisBus, RedisConfig, RedisUrl, TlsConfig};
 use eb_testkit::services::{Redis, RedisOptions};
 
 use crate::common::{PATIENCE, config, read_all, record, server, topic};
@@ -24,6 +24,7 @@ async fn use_all(config: RedisConfig) -> Result<()> {
     let bus = RedisBus::open(config).await?;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let topic = topic(&format!("all-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    bus.claim(GateClaim::Sole).await?;
     bus.admin().create_topic(&topic, 2).await?;
     let (publisher, reader) = (bus.publisher(), bus.reader());
     publisher.probe(&topic).await?;
@@ -209,6 +210,7 @@ async fn a_server_that_is_not_there_is_unavailable() {
     let e = refused(config(port)).await;
     assert_eq!(*e.kind(), ErrorKind::Unavailable, "{e}");
     assert!(e.is_retryable() && e.to_string().contains(&format!("redis://127.0.0.1:{port}")), "{e}");
+    assert!(e.to_string().ends_with("see that it runs at this address, then try again"), "{e}");
 }
 
 #[tokio::test]
