@@ -30,7 +30,7 @@
 //! | `wiring.event_bus.kinesis`, `.redis` | for the kind of that name: see below | for that kind |
 //! | `wiring.checkpoint_store.kind` | `file`, `memory`, `postgres` | required |
 //! | `wiring.checkpoint_store.root` | for `file`: checkpoints lie below its `checkpoints/` | the bus's root |
-//! | `wiring.admission_index.kind` | `embedded`, `memory`, `postgres` | required |
+//! | `wiring.admission_index.kind` | `embedded`, `memory`, `postgres` (the one that several gates may share; on Redis a gate with another kind excludes every other) | required |
 //! | `wiring.admission_index.path` | for `embedded`: its folder; each kind of bus has its own below it | for `embedded` |
 //! | `wiring.admission_index.max_lag` | records that it may be behind the log, 1,000–1,000,000 | 100,000 |
 //! | `wiring.admission_index.cache_bytes` | for `embedded`: memory for what was read from disk, 1 MiB–64 GiB | 64 MiB |

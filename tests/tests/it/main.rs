@@ -4,6 +4,8 @@
 
 mod corpus;
 mod fault;
+#[cfg(unix)]
+mod on_redis;
 mod process;
 #[cfg(unix)]
 mod shared;

@@ -6,6 +6,8 @@ mod face;
 mod ingest;
 #[cfg(all(feature = "kinesis", feature = "postgres"))]
 mod kinesis_local;
+#[cfg(all(unix, feature = "redis", feature = "postgres"))]
+mod on_redis;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod profiles;
