@@ -35,6 +35,9 @@ pub struct Capabilities {
     pub resharding: bool,
     /// A publish may end with an unknown outcome, so that a retried record may lie in the log twice.
     pub unknown_outcomes: bool,
+    /// A publish with an unknown outcome has landed or never will, once a later `probe` of the same publisher has
+    /// succeeded. Without it, it may still land late, and only time tells.
+    pub probe_settles: bool,
     /// Reading may start at a time.
     pub seek_by_time: bool,
     /// What else a user must know, a sentence each: printed by `eb profile check`.
@@ -58,6 +61,7 @@ impl Capabilities {
             retention: false,
             resharding: false,
             unknown_outcomes: false,
+            probe_settles: false,
             seek_by_time: true,
             notes: Vec::new(),
         }

@@ -148,6 +148,8 @@ pub fn capabilities(config: &RedisConfig) -> Capabilities {
     c.multi_writer = true;
     c.retention = true;
     c.unknown_outcomes = true;
+    // A probe goes over a connection whose predecessor has been ended on the server.
+    c.probe_settles = true;
     if config.accept_weaker_ack {
         c.durability = Durability::Weaker;
         c.notes.push(

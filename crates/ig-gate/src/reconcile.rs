@@ -6,8 +6,8 @@
 //! | the log | and | then |
 //! |---|---|---|
 //! | holds the record | | it is admitted: the index gets the entry, later calls are answered DUPLICATE |
-//! | does not, single writer | `probe` said before the read that a publish could succeed | it never was published: the key is free |
-//! | does not, several writers | the unknown outcome was older than `unknown_deadline` before the read | the same; what still comes is a copy |
+//! | does not, single writer, or a bus whose [`probe_settles`](eb_contract::Capabilities::probe_settles) | `probe` said before the read that a publish could succeed | it never was published: the key is free |
+//! | does not, any other with several writers | the unknown outcome was older than `unknown_deadline` before the read | the same; what still comes is a copy |
 //! | does not, otherwise | | it stays blocked; the next look comes soon |
 //!
 //! A poisoned partition fails its `probe`, so its keys stay blocked until the bus is opened anew, and the gate with it.
@@ -92,8 +92,9 @@ async fn tell_index(core: &Core, flight: &Flight, entry: AdmissionEntry) -> Resu
 }
 
 async fn reconcile(core: &Arc<Core>, topic: &Topic, unknown: Vec<Unknown>) -> Result<()> {
-    let several_writers = core.publisher.capabilities().multi_writer;
-    let is_final: Vec<bool> = if several_writers {
+    let capabilities = core.publisher.capabilities();
+    let may_land_late = capabilities.multi_writer && !capabilities.probe_settles;
+    let is_final: Vec<bool> = if may_land_late {
         unknown.iter().map(|u| u.since.elapsed() >= core.config.unknown_deadline).collect()
     } else {
         let healthy = core.publisher.probe(topic).await.is_ok();

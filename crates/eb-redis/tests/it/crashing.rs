@@ -153,6 +153,9 @@ async fn an_older_copy_of_the_log_is_noticed_by_publishers_and_by_readers() {
         e = cursor.next(ReadLimit::default()).await.unwrap_err();
     }
     assert_eq!(*e.kind(), ErrorKind::FactsMissing, "{e}");
+    // Who has read that far knows that it was there: the whole opening trusts the partition no more.
+    let e = other.publisher().publish(&topic, record("k", 2)).await.unwrap_err();
+    assert_eq!(*e.kind(), ErrorKind::Poisoned, "{e}");
     let e = publisher.publish(&topic, record("k", 2)).await.unwrap_err();
     assert_eq!(*e.kind(), ErrorKind::FactsMissing, "{e}");
     assert!(e.to_string().contains(&last.offset.to_string()), "{e}");

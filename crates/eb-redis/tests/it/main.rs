@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 
+mod appending;
 mod claiming;
 mod common;
 mod conformance;
@@ -11,4 +12,5 @@ mod crashing;
 mod cutting;
 mod deleting;
 mod opening;
+mod proxy;
 mod waiting;

@@ -216,7 +216,9 @@ async fn a_server_that_is_not_there_is_unavailable() {
 #[tokio::test]
 async fn a_full_server_refuses_records_and_takes_them_again_once_there_is_room() {
     let server = server(&[]);
-    let bus = RedisBus::open(config(server.port())).await.unwrap();
+    // Patience is for a server that is away, not for one that has no room.
+    let publish = PublishConfig { give_up_after: Duration::from_secs(3_600), ..PublishConfig::default() };
+    let bus = RedisBus::open(RedisConfig { publish, ..config(server.port()) }).await.unwrap();
     let topic = topic("full");
     bus.admin().create_topic(&topic, 1).await.unwrap();
     let publisher = bus.publisher();

@@ -5,15 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use eb_checkpoint_pg::{PgAdmissionIndex, PgConfig, PgIndexConfig};
-use eb_contract::Topic;
-use eb_file::{FileBus, FileBusConfig};
-use eb_profile::{Platform, Purpose};
-use eb_system_tests::shared::policy;
+use eb_profile::Purpose;
 use eb_testkit::events::{Generator, Mix};
 use eb_testkit::services::Signal;
 use eb_testkit::{Budget, Rng};
-use ig_gate::{Gate, GateConfig, GateParts, LogQuarantine};
+use ig_gate::Gate;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,26 +17,6 @@ use tokio::task::JoinSet;
 use super::{Index, Place, Receipts};
 
 const CALLERS: usize = 64;
-
-/// The profile's gate, which looks for lost records sooner: a killed server's lost appends never land late.
-async fn gate(place: &Place, platform: &Platform) -> Gate {
-    let evidence = FileBus::open(FileBusConfig::new(place.folder.path().join("evidence"))).unwrap();
-    let kept = Topic::new("ig.quarantine.v1").unwrap();
-    evidence.create_topic(&kept, 1).unwrap();
-    let (writer, reader) = (Arc::new(evidence.publisher()), Arc::new(evidence.reader()));
-    let database = PgConfig { schema: "killed".to_owned(), ..PgConfig::new(place.database.url()) };
-    let index = PgAdmissionIndex::open(&database, &PgIndexConfig::new("gate")).await.unwrap();
-    Gate::open(GateParts {
-        publisher: platform.publisher(),
-        reader: platform.reader(),
-        index: Arc::new(index),
-        quarantine: Arc::new(LogQuarantine::new(writer, reader, kept, LogQuarantine::DEFAULT_PREFIX_BYTES)),
-        policy: policy().unwrap(),
-        config: GateConfig { unknown_deadline: Duration::from_secs(1), ..GateConfig::default() },
-    })
-    .await
-    .unwrap()
-}
 
 /// Callers that send every event until it has a receipt.
 struct Callers {
@@ -83,7 +59,7 @@ async fn every_ack_is_at_its_place_after_redis_was_killed_under_a_gate() {
     while budget.again() {
         let mut place = Place::new();
         let platform = place.open("gate", &Index::Shared, Purpose::Writing).await;
-        let gate = gate(&place, &platform).await;
+        let gate = platform.gate().await.unwrap().clone();
         let events: Vec<_> = Generator::new(rng.next_u64(), Mix::CLEAN).take(4_000).collect();
         let callers = Arc::new(Callers {
             events: events.iter().map(|event| Bytes::from(event.bytes.clone())).collect(),
@@ -111,7 +87,7 @@ async fn every_ack_is_at_its_place_after_redis_was_killed_under_a_gate() {
         while let Some(ended) = tasks.join_next().await {
             ended.unwrap();
         }
-        gate.close().await.unwrap();
+        drop(gate);
         platform.close().await.unwrap();
         // Killed once more: what is read is what the append-only file holds.
         tokio::task::block_in_place(|| {
@@ -119,13 +95,12 @@ async fn every_ack_is_at_its_place_after_redis_was_killed_under_a_gate() {
             place.redis.restart().unwrap();
         });
         let reading = place.open("gate", &Index::Shared, Purpose::Reading).await;
-        let receipts = callers.receipts.lock();
+        let Callers { receipts, refused: of_callers, .. } = Arc::into_inner(callers).unwrap();
+        let receipts = receipts.into_inner();
         assert_eq!(receipts.answers, receipts.events.len());
-        let (of_round, events) = (receipts.check(&reading).await, receipts.events.len());
-        drop(receipts);
-        copies += of_round;
-        sent += events;
-        refused += callers.refused.load(Ordering::Relaxed);
+        copies += receipts.check(&reading).await;
+        sent += receipts.events.len();
+        refused += of_callers.into_inner();
     }
     println!("{sent} events, {kills} kills of Redis, {refused} calls refused, {copies} copies in the logs");
 }
