@@ -1,6 +1,7 @@
 //! The benchmarks behind `cargo xtask bench`. Every figure is a ratio to a raw baseline measured in the same run, in
 //! turn with it; what is printed is the median over the rounds.
 
+mod consumer;
 mod counting;
 mod gate;
 mod index;
@@ -24,7 +25,7 @@ use crate::measure::{Result, Row};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
-    /// Groups to run: publish, replay, open, gate, index (these if none is named), kinesis (needs Node and npm), redis
+    /// Groups to run: publish, replay, open, gate, index, consumer (these if none is named), kinesis (needs Node and npm), redis
     /// (needs a redis-server)
     groups: Vec<String>,
     /// Rounds that count; one more warms up
@@ -69,6 +70,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("open", replay::open),
     ("gate", gate::run),
     ("index", |o, _| index::run(o)),
+    ("consumer", consumer::run),
     #[cfg(unix)]
     ("redis", redis::run),
     ("kinesis", kinesis::run),

@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) claim_idle: Duration,
     pub(crate) copies: CopyGuard,
     pub(crate) mode: Mode,
+    pub(crate) keep_marks: Option<Duration>,
     pub(crate) substitute: Option<(ConsumerSource, Stores)>,
 }
 
@@ -254,6 +255,7 @@ impl Settings {
             claim_idle: Duration::from_secs(60),
             copies: CopyGuard::default(),
             mode: Mode::Required,
+            keep_marks: None,
             substitute: None,
         }
     }
@@ -366,6 +368,13 @@ impl<K: Handlers> ConsumerBuilder<K> {
     /// Whether copies of an event are handled.
     pub fn copies(mut self, copies: CopyGuard) -> Self {
         self.settings.copies = copies;
+        self
+    }
+
+    /// Marks older than this are removed, once an hour by each worker. Kept for good unless said otherwise. It must exceed the time in which a
+    /// publisher may leave a copy of an event; marks past the checkpoint are kept however old.
+    pub fn keep_marks(mut self, keep: Duration) -> Self {
+        self.settings.keep_marks = Some(keep);
         self
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::stores::TransactionalStore;
-use eb_contract::{ConsumerName, Error, Result, Topic};
+use eb_contract::{ConsumerName, Error, Result, Timestamp, Topic};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -118,8 +118,9 @@ impl EventConsumer {
             tokio::spawn(team.run())
         });
         let teams = teams.collect();
+        let retention = self.settings.keep_marks.map(|keep| tokio::spawn(forget(Arc::clone(&ctx), keep)));
         tracing::info!(consumer = %self.name, owner = %ctx.owner, "started");
-        Ok(RunningConsumer { ctx, stop, teams })
+        Ok(RunningConsumer { ctx, stop, teams, retention })
     }
 
     fn context(&self, source: ConsumerSource, stores: Stores) -> Context {
@@ -177,6 +178,34 @@ async fn probe(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::time::timeout(PROBE, work).await.unwrap_or_else(|_| late())
 }
 
+/// How often old marks are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// How many are removed at once.
+const FORGET_AT_ONCE: usize = 10_000;
+
+/// Removes old marks, again and again.
+async fn forget(ctx: Arc<Context>, keep: Duration) {
+    let mut hours = tokio::time::interval(FORGET_EVERY);
+    loop {
+        hours.tick().await;
+        let micros = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
+        let Some(before) = Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(micros)) else {
+            continue;
+        };
+        loop {
+            match ctx.stores.processed.forget_before(&ctx.consumer, before, FORGET_AT_ONCE).await {
+                Ok(gone) if gone >= FORGET_AT_ONCE as u64 => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(consumer = %ctx.consumer, %error, "old marks could not be removed; tried again in an hour");
+                    ctx.metrics.store_failed("processed", &error);
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// A worker of a consumer.
 ///
 /// Dropping it without [`RunningConsumer::shutdown`] is a crash, politely put: handlers are dropped where they await, what was handled and not
@@ -185,11 +214,12 @@ pub struct RunningConsumer {
     ctx: Arc<Context>,
     stop: watch::Sender<Option<Instant>>,
     teams: Vec<JoinHandle<()>>,
+    retention: Option<JoinHandle<()>>,
 }
 
 impl Drop for RunningConsumer {
     fn drop(&mut self) {
-        self.teams.iter().for_each(JoinHandle::abort);
+        self.teams.iter().chain(&self.retention).for_each(JoinHandle::abort);
     }
 }
 

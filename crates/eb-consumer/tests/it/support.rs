@@ -186,7 +186,6 @@ pub(crate) fn quick_retries() -> RetryPolicy {
 pub(crate) struct Handled {
     state: Mutex<Seen>,
     count: watch::Sender<u64>,
-    pub(crate) running: AtomicU32,
 }
 
 #[derive(Default, Clone)]
