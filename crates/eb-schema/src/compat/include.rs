@@ -13,7 +13,7 @@ use crate::vocabulary::child;
 pub(super) type Report = Vec<Finding>;
 
 /// How many pairs of schemas are looked at before it cannot be told.
-const MAX_STEPS: usize = 20_000;
+const MAX_STEPS: usize = 5_000;
 /// How deep the questions may nest: well below what a thread's stack holds.
 const MAX_NESTING: usize = 96;
 /// How many findings are kept: nobody reads more.

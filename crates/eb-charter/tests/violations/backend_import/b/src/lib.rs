@@ -1,0 +1,3 @@
+//! A backend that minds its own business.
+
+use eb_contract::Topic;

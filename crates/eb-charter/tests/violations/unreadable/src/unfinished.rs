@@ -1,0 +1,5 @@
+//! Half a file.
+
+fn whole() {}
+
+fn half() -> { //~ unreadable
