@@ -22,7 +22,6 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How [`Disk::open`] treats a file that is or is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +93,6 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// read, synced or not. Zeros where nobody can tell.
     fn boot_id(&self) -> [u8; 16] {
         boot::id()
-    }
-
-    /// How long the machine has been up, asleep or not: a clock that no change of the time of day moves, the same for all
-    /// processes of a boot.
-    fn uptime(&self) -> Duration {
-        boot::uptime()
     }
 }
 
@@ -265,6 +258,33 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8]) -> io::Result<
     drop(file);
     disk.rename(temporary, path)?;
     disk.sync_dir(dir)
+}
+
+/// Makes a folder and those above it, each durable in the one above. Also where they are there already: whoever made them
+/// may have died before syncing their names.
+///
+/// # Errors
+/// As the operating system says.
+pub fn create_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    create_missing(disk, path)?;
+    for above in path.ancestors().skip(1) {
+        match disk.sync_dir(if above.as_os_str().is_empty() { Path::new(".") } else { above }) {
+            // A folder that we may not even read is none that we made, and neither are those above it.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn create_missing(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match (disk.create_dir(path), path.parent()) {
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            create_missing(disk, parent)?;
+            disk.create_dir(path)
+        }
+        (done, _) => done,
+    }
 }
 
 /// The operating system's file system.

@@ -1,5 +1,6 @@
 //! Embedded stores of the event bus: the admission index of one gate, and registers that the processes of one machine
-//! share ([`register`]). This page is about the index.
+//! share ([`register`]), and what the consumers of one machine need: leases ([`leases`]), marks of what was handled ([`marks`]), dead
+//! letters ([`letters`]), whose files FORMAT.md describes. This page is about the index.
 //!
 //! The index answers "was this event admitted, and where". It is a *view of the log*: all that is in it can be read
 //! from the log again, and nothing in it is ever newer than the log. That decides how it is made.
@@ -90,9 +91,18 @@
 mod admission;
 mod config;
 mod error;
+mod files;
+mod host;
+pub mod leases;
+pub mod letters;
 mod lock;
+pub mod marks;
 pub mod register;
 
 pub use admission::{EmbeddedAdmissionIndex, IndexStats};
 pub use config::AdmissionIndexConfig;
+pub use host::{Clock, Host, SystemClock};
+pub use leases::EmbeddedLeases;
+pub use letters::EmbeddedDeadLetters;
+pub use marks::{EmbeddedProcessed, MarksConfig};
 pub use register::FileRegisterStore;

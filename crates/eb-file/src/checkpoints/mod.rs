@@ -30,9 +30,8 @@ use parking_lot::Mutex;
 
 pub use self::stored::PastReset;
 use self::stored::{MAX_FILE_BYTES, Stored};
-use crate::disk::{Disk, DiskLock, OpenMode, RealDisk, create_anew, read_small, write_full};
+use crate::disk::{Disk, DiskLock, OpenMode, RealDisk, create_anew, create_dir_all, read_small, write_full};
 use crate::error::io_error;
-use crate::layout::create_dir_all;
 use crate::offload::offload;
 
 const FOLDER: &str = "checkpoints";

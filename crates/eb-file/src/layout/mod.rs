@@ -12,7 +12,7 @@ pub use self::meta::TopicMeta;
 use self::meta::{BusFile, TopicFile, VERSION, json_line, parse_meta};
 pub use self::partition::PartitionFiles;
 use self::partition::check_placeable;
-use crate::disk::{Disk, OpenMode, read_small, replace_file};
+use crate::disk::{Disk, OpenMode, create_dir_all, read_small, replace_file};
 use crate::error::{corrupt, io_error};
 use crate::lock::lock_for_a_moment;
 
@@ -302,33 +302,6 @@ fn is_reserved(name: &str) -> bool {
     [CHECKPOINTS, BUS_FILE, BUS_LOCK, "bus.json.tmp"]
         .iter()
         .any(|reserved| name.eq_ignore_ascii_case(reserved))
-}
-
-/// Makes a folder and those above it, each durable in the one above. Also where they are there already: whoever made them
-/// may have died before syncing their names.
-///
-/// # Errors
-/// As the operating system says.
-pub(crate) fn create_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    create_missing(disk, path)?;
-    for above in path.ancestors().skip(1) {
-        match disk.sync_dir(if above.as_os_str().is_empty() { Path::new(".") } else { above }) {
-            // A folder that we may not even read is none that we made, and neither are those above it.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
-            other => other?,
-        }
-    }
-    Ok(())
-}
-
-fn create_missing(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    match (disk.create_dir(path), path.parent()) {
-        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
-            create_missing(disk, parent)?;
-            disk.create_dir(path)
-        }
-        (done, _) => done,
-    }
 }
 
 #[cfg(test)]

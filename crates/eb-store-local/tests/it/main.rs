@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod behaviour;
+mod consumers;
 mod damage;
 mod killed;
 mod law;
