@@ -96,6 +96,8 @@ async fn settings_that_change_while_the_bus_is_open_stop_the_acks() {
     publisher.publish(&topic, record("k", 1)).await.unwrap();
     let mut wire = server.wire().unwrap();
     wire.must(&["CONFIG", "SET", "appendfsync", "everysec"]).unwrap();
+    let e = publisher.probe(&topic).await.unwrap_err();
+    assert!(e.is_retryable() && e.to_string().contains("appendfsync is everysec"), "asked anew: {e}");
     let e = publisher.publish(&topic, record("k", 2)).await.unwrap_err();
     assert_eq!((e.kind(), e.effect()), (&ErrorKind::Unavailable, Effect::Unknown), "{e}");
     assert!(e.to_string().contains("appendfsync is everysec"), "{e}");
