@@ -187,6 +187,17 @@ impl Connection {
         })
     }
 
+    /// The connection itself.
+    pub(crate) fn client(&mut self, op: &'static str) -> Result<&tokio_postgres::Client> {
+        self.op = op;
+        Ok(self.object()?)
+    }
+
+    /// It is closed instead of given back, whatever state it is in.
+    pub(crate) fn give_up(&mut self) {
+        self.usable = false;
+    }
+
     /// How long the client waits for an answer.
     pub(crate) fn patience(&self) -> Duration {
         self.patience

@@ -1,5 +1,5 @@
 //! Stores of the event bus in PostgreSQL: consumer checkpoints ([`PgCheckpointStore`]) and the admission index that
-//! several gates share ([`PgAdmissionIndex`]).
+//! several gates share ([`PgAdmissionIndex`]). [`PgRegisterStore`] keeps small values that processes agree on.
 //!
 //! # What is durable, and when
 //! Whatever is answered `Ok` was committed with `synchronous_commit` on, by a server that runs with `fsync` and
@@ -75,10 +75,12 @@
 mod admission;
 mod checkpoint;
 mod config;
+mod consumer;
 mod db;
 mod error;
 mod migrate;
 mod position;
+mod register;
 mod text;
 mod time;
 mod tls;
@@ -86,4 +88,6 @@ mod tls;
 pub use admission::{PgAdmissionIndex, PgIndexConfig};
 pub use checkpoint::{PgCheckpointStore, ResetHistory};
 pub use config::{Migrations, PgConfig, Tls};
+pub use consumer::{PgDeadLetters, PgLeases, PgProcessed, PgTransaction};
 pub use migrate::{SchemaState, check};
+pub use register::PgRegisterStore;

@@ -30,6 +30,8 @@ struct Migration {
 const ALL: &[Migration] = &[
     Migration { name: "0001_stores", sql: include_str!("../migrations/0001_stores.sql") },
     Migration { name: "0002_renewals", sql: include_str!("../migrations/0002_renewals.sql") },
+    Migration { name: "0003_registers", sql: include_str!("../migrations/0003_registers.sql") },
+    Migration { name: "0004_consumers", sql: include_str!("../migrations/0004_consumers.sql") },
 ];
 
 /// What a look at a database has found.

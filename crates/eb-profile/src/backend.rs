@@ -6,7 +6,9 @@ use eb_contract::stores::{AdmissionIndex, CheckpointStore};
 use eb_contract::{Error, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader};
 
 use crate::error::OpenError;
-use crate::model::{AdmissionIndexConfig, BusKind, CheckpointStoreConfig, Profile, QuarantineConfig};
+use crate::model::{
+    AdmissionIndexConfig, BusKind, CheckpointStoreConfig, EventBusConfig, Profile, QuarantineConfig,
+};
 #[cfg(feature = "postgres")]
 use crate::postgres;
 
@@ -26,6 +28,9 @@ pub(crate) struct Bus {
     pub(crate) admin: Arc<dyn EventBusAdmin>,
     /// Who else is told of a gate.
     claims: Claims,
+    /// Where the bus is made of two.
+    #[cfg(feature = "rollout")]
+    pub(crate) rollout: Option<eb_rollout::RolloutBus>,
 }
 
 /// Where a gate says that it is there, so that no other admits what it does not know of.
@@ -33,7 +38,7 @@ enum Claims {
     /// Not needed: nobody else can write, or the backend has no place for it.
     None,
     #[cfg(feature = "redis")]
-    Redis(eb_redis::RedisBus),
+    Redis(Arc<eb_redis::RedisBus>),
 }
 
 impl Bus {
@@ -67,11 +72,57 @@ impl Bus {
     }
 }
 
+/// The bus of one kind, open; publishers are made from it.
+pub(crate) struct Opened {
+    /// Makes a publisher, whose life is its own.
+    pub(crate) publisher: Box<dyn Fn() -> Arc<dyn EventBusPublisher> + Send + Sync>,
+    pub(crate) reader: Arc<dyn EventBusReader>,
+    pub(crate) admin: Arc<dyn EventBusAdmin>,
+    claims: Claims,
+}
+
+impl From<Opened> for Bus {
+    fn from(opened: Opened) -> Self {
+        let Opened { publisher, reader, admin, claims } = opened;
+        Self {
+            publisher: publisher(),
+            reader,
+            admin,
+            claims,
+            #[cfg(feature = "rollout")]
+            rollout: None,
+        }
+    }
+}
+
 /// Opens the bus of a profile.
-#[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "a bus in the process is always made"))]
 pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus, OpenError> {
     let config = &profile.wiring.event_bus;
     match profile.wiring.event_bus_kind {
+        #[cfg(feature = "rollout")]
+        BusKind::Rollout => {
+            let settings = config.rollout.as_ref().ok_or_else(|| no_section("rollout"))?;
+            let bus = crate::rollout::opened::open(profile, settings, purpose).await?;
+            Ok(Bus {
+                publisher: Arc::new(bus.publisher()),
+                reader: Arc::new(bus.reader()),
+                admin: Arc::new(bus.admin()),
+                claims: Claims::None,
+                rollout: Some(bus),
+            })
+        }
+        kind => Ok(open_kind(kind, config, purpose).await?.into()),
+    }
+}
+
+/// Opens a bus of a kind that is not made of others.
+#[cfg_attr(not(feature = "file"), allow(unused_variables, reason = "a bus in the process is always made"))]
+pub(crate) async fn open_kind(
+    kind: BusKind,
+    config: &EventBusConfig,
+    purpose: Purpose,
+) -> Result<Opened, OpenError> {
+    match kind {
         #[cfg(feature = "file")]
         BusKind::File => {
             let root = config.root.clone().unwrap_or_default();
@@ -91,28 +142,25 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
         }
         #[cfg(feature = "kinesis")]
         BusKind::Kinesis => {
-            let settings = config.kinesis.as_ref().ok_or_else(|| {
-                Error::new(ErrorKind::InvalidInput, "open", "the profile has no section event_bus.kinesis")
-            })?;
+            let settings = config.kinesis.as_ref().ok_or_else(|| no_section("kinesis"))?;
             let bus = eb_kinesis::KinesisBus::open(settings.to_config()).await?;
-            Ok(Bus {
-                publisher: Arc::new(bus.publisher()),
+            Ok(Opened {
                 reader: Arc::new(bus.reader()),
                 admin: Arc::new(bus.admin()),
+                publisher: Box::new(move || Arc::new(bus.publisher())),
                 claims: Claims::None,
             })
         }
         #[cfg(feature = "redis")]
         BusKind::Redis => {
-            let settings = config.redis.as_ref().ok_or_else(|| {
-                Error::new(ErrorKind::InvalidInput, "open", "the profile has no section event_bus.redis")
-            })?;
+            let settings = config.redis.as_ref().ok_or_else(|| no_section("redis"))?;
             let bus = eb_redis::RedisBus::open(settings.to_config(config.max_envelope_bytes)?).await?;
-            Ok(Bus {
-                publisher: Arc::new(bus.publisher()),
+            let bus = Arc::new(bus);
+            Ok(Opened {
                 reader: Arc::new(bus.reader()),
                 admin: Arc::new(bus.admin()),
-                claims: Claims::Redis(bus),
+                claims: Claims::Redis(bus.clone()),
+                publisher: Box::new(move || Arc::new(bus.publisher())),
             })
         }
         // The next backend goes here.
@@ -124,24 +172,30 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
     }
 }
 
+/// Reading the profile has refused that already.
+fn no_section(name: &str) -> Error {
+    let what = format!("the profile has no section event_bus.{name}");
+    Error::new(ErrorKind::InvalidInput, "open", what)
+}
+
 #[cfg(feature = "file")]
-async fn file_bus(config: eb_file::FileBusConfig) -> Result<Bus, Error> {
+async fn file_bus(config: eb_file::FileBusConfig) -> Result<Opened, Error> {
     let file = blocking("open", move || eb_file::FileBus::open(config)).await?;
-    Ok(Bus {
-        publisher: Arc::new(file.publisher()),
+    Ok(Opened {
         reader: Arc::new(file.reader()),
         admin: Arc::new(file.admin()),
+        publisher: Box::new(move || Arc::new(file.publisher())),
         claims: Claims::None,
     })
 }
 
 #[cfg(feature = "memory")]
-fn memory_bus(config: eb_memory::MemoryConfig) -> Bus {
+fn memory_bus(config: eb_memory::MemoryConfig) -> Opened {
     let memory = eb_memory::MemoryBus::with_config(config);
-    Bus {
-        publisher: Arc::new(memory.publisher()),
+    Opened {
         reader: Arc::new(memory.reader()),
         admin: Arc::new(memory.admin()),
+        publisher: Box::new(move || Arc::new(memory.publisher())),
         claims: Claims::None,
     }
 }
@@ -206,11 +260,12 @@ pub(crate) async fn open_quarantine_bus(profile: &Profile, purpose: Purpose) -> 
                 max_envelope_bytes: eb_file::format::line::MAX_ENVELOPE_BYTES,
                 ..eb_file::FileBusConfig::new(root)
             };
-            Ok(file_bus(settings).await?)
+            Ok(file_bus(settings).await?.into())
         }
         #[cfg(feature = "memory")]
         QuarantineConfig::Memory => {
-            Ok(memory_bus(eb_memory::MemoryConfig { max_envelope_bytes: 16 << 20, ..Default::default() }))
+            let config = eb_memory::MemoryConfig { max_envelope_bytes: 16 << 20, ..Default::default() };
+            Ok(memory_bus(config).into())
         }
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => Err(not_built("quarantine").into()),
@@ -245,7 +300,7 @@ fn place(profile: &Profile, settings: &crate::PostgresSettings, section: &str) -
     format!("{}:{}:{}: wiring.{section}.url", profile.source.name(), settings.at.line, settings.at.column)
 }
 
-fn not_built(what: &str) -> Error {
+pub(crate) fn not_built(what: &str) -> Error {
     let what = format!("this program was built without the backend of the {what}");
     Error::new(ErrorKind::Unsupported, "open", what)
         .advise("build it with the cargo feature that the profile names")

@@ -38,6 +38,10 @@
 //! | `wiring.admission_index.lease_ms` | for `postgres`: how long a reservation of a gate that has gone keeps the others from looking into it | 30,000 |
 //! | `wiring.quarantine.kind` | `file`, `memory` | required |
 //! | `wiring.quarantine.root` | for `file`: the folder of a bus of its own, topic [`QUARANTINE_TOPIC`] | for `file` |
+//! | `wiring.consumers.mode` | `required`: without its bus a consumer does not start; `degraded`: for development, it then runs on a bus in the process, loudly | `required` |
+//! | `wiring.consumers.lease_store.kind`, `.processed_store.kind`, `.dead_letter_store.kind` | `embedded`, `memory`, `postgres` (the database of the checkpoint store) | as the checkpoint store: `file` → `embedded` |
+//! | `wiring.consumers.<store>.path` | for `embedded`: its folder | `consumers` below the checkpoint store's root |
+//! | `wiring.consumers.retention.marks_hours` | how long marks are kept behind the checkpoint, 1–876,000 | 168 |
 //!
 //! A store with `kind: postgres` has besides:
 //!
@@ -123,6 +127,7 @@
 
 mod backend;
 mod builtin;
+mod consumer;
 mod error;
 mod gate;
 #[cfg(feature = "file")]
@@ -134,6 +139,7 @@ mod model;
 mod open;
 mod postgres;
 mod redis;
+mod rollout;
 mod secret;
 mod section;
 mod stores;
@@ -145,6 +151,9 @@ pub use builtin::built_in_schemas;
 /// Checking and repairing a file bus: for `eb verify`.
 #[cfg(feature = "file")]
 pub use eb_file::verify as file_verify;
+pub use consumer::{
+    ConsumerMode, ConsumerStoreConfig, Consumers, ConsumersConfig, open_consumers, open_consumers_with,
+};
 pub use error::{OpenError, Place, ProfileError};
 pub use gate::QUARANTINE_TOPIC;
 pub use interpolate::{Env, MAX_EXPANDED_BYTES, VariableUse};
@@ -157,6 +166,7 @@ pub use model::{
 pub use open::{Platform, open, open_reading};
 pub use postgres::{PostgresSettings, PostgresTls};
 pub use redis::{RedisPublish, RedisRead, RedisSettings, RedisTls};
+pub use rollout::{RolloutSettings, RolloutSide, RolloutState, RolloutTriggers};
 pub use secret::Secret;
 pub use section::{Origin, Setting};
 

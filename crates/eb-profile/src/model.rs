@@ -8,6 +8,7 @@ use ig_gate::Policy;
 use serde::Serialize;
 
 use crate::backend;
+use crate::consumer::ConsumersConfig;
 use crate::error::{OpenError, Place, ProfileError};
 use crate::gate;
 use crate::interpolate::Env;
@@ -15,6 +16,7 @@ use crate::kinesis::KinesisSettings;
 use crate::locate::{self, ProfileSource};
 use crate::postgres::PostgresSettings;
 use crate::redis::RedisSettings;
+use crate::rollout::RolloutSettings;
 use crate::section::{Reading, Scalar, Section, Setting};
 use crate::wiring;
 use crate::yaml;
@@ -76,6 +78,8 @@ pub struct Wiring {
     pub admission_index: AdmissionIndexConfig,
     /// Where the gate keeps what it did not admit.
     pub quarantine: QuarantineConfig,
+    /// How consumers run, and where they keep what they have done.
+    pub consumers: ConsumersConfig,
 }
 
 /// A kind of event bus.
@@ -90,6 +94,8 @@ pub enum BusKind {
     Kinesis,
     /// Redis Streams.
     Redis,
+    /// One of the others, on the way to another one: `eb-rollout`.
+    Rollout,
 }
 
 /// Every kind there is a name for, whether or not this build has it.
@@ -98,6 +104,7 @@ pub(crate) const BUS_KINDS: &[(&str, BusKind)] = &[
     ("memory", BusKind::Memory),
     ("kinesis", BusKind::Kinesis),
     ("redis", BusKind::Redis),
+    ("rollout", BusKind::Rollout),
 ];
 
 impl BusKind {
@@ -109,6 +116,7 @@ impl BusKind {
             Self::Memory => "memory",
             Self::Kinesis => "kinesis",
             Self::Redis => "redis",
+            Self::Rollout => "rollout",
         }
     }
 
@@ -119,6 +127,7 @@ impl BusKind {
             Self::Memory => cfg!(feature = "memory"),
             Self::Kinesis => cfg!(feature = "kinesis"),
             Self::Redis => cfg!(feature = "redis"),
+            Self::Rollout => cfg!(feature = "rollout"),
         };
         (!built).then(|| not_built(self.as_str()))
     }
@@ -146,6 +155,28 @@ pub struct EventBusConfig {
     pub kinesis: Option<KinesisSettings>,
     /// `redis`. Always there for kind `redis`.
     pub redis: Option<RedisSettings>,
+    /// `rollout`. Always there for kind `rollout`.
+    pub rollout: Option<RolloutSettings>,
+}
+
+impl EventBusConfig {
+    /// The kind of bus that positions in stores are of: of a rollout the old one's, for what was stored before it stays valid.
+    pub(crate) fn positions_of(&self, kind: BusKind) -> BusKind {
+        match &self.rollout {
+            Some(rollout) if kind == BusKind::Rollout => rollout.old.kind,
+            _ => kind,
+        }
+    }
+
+    /// Whether everything ends with the process.
+    pub(crate) fn ends_with_process(&self, kind: BusKind) -> bool {
+        match &self.rollout {
+            Some(rollout) if kind == BusKind::Rollout => {
+                [rollout.old.kind, rollout.new.kind].contains(&BusKind::Memory)
+            }
+            _ => kind == BusKind::Memory,
+        }
+    }
 }
 
 /// The section `wiring.checkpoint_store`.

@@ -106,6 +106,13 @@ impl Platform {
         self.bus.publisher.capabilities()
     }
 
+    /// The phases of a bus that is made of two; `None` for any other.
+    #[cfg(feature = "rollout")]
+    #[must_use]
+    pub fn rollout(&self) -> Option<eb_rollout::Control> {
+        self.bus.rollout.as_ref().map(eb_rollout::RolloutBus::control)
+    }
+
     /// Makes the profile's topics that are missing, if it says `create_topics: true`. Gives back those it made.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ pub(crate) struct Stores<'a> {
     pub(crate) wiring: &'a Section<'a>,
     pub(crate) profile_id: &'a str,
     pub(crate) kind: BusKind,
+    pub(crate) ends_with_process: bool,
     pub(crate) overridden: bool,
     pub(crate) base: &'a Path,
 }
@@ -51,7 +52,7 @@ impl Stores<'_> {
         key: &str,
         notices: &mut Vec<String>,
     ) -> Result<bool, ProfileError> {
-        if self.kind != BusKind::Memory {
+        if !self.ends_with_process {
             return Ok(false);
         }
         if self.overridden {

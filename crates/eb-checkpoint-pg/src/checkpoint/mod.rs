@@ -100,6 +100,22 @@ impl PgCheckpointStore {
         write::commit_all(&self.sql, self.db.place(), transaction, checkpoints, lease).await
     }
 
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// As [`PgCheckpointStore::commit_in`], of one checkpoint, in whatever transaction the client is in.
+    pub(crate) async fn commit_step(
+        &self,
+        client: &impl tokio_postgres::GenericClient,
+        checkpoint: &Checkpoint,
+        lease: &Lease,
+    ) -> Result<Checkpoint> {
+        let one = std::slice::from_ref(checkpoint);
+        let answer = write::commit_all(&self.sql, self.db.place(), client, one, lease).await.pop();
+        answer.unwrap_or_else(|| Err(rules::not_attempted(checkpoint)))
+    }
+
     /// The resets of a checkpoint, oldest first. All are kept; old ones may be deleted from the table at will.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use eb_contract::stores::{Checkpoint, Lease, ResetRequest};
 use eb_contract::{Cut, Error, ErrorKind, Result};
-use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Transaction};
 
 use super::row::{self, Key, key};
 use super::rules::{check, check_lease, not_attempted, place};
@@ -96,7 +96,7 @@ impl PgCheckpointStore {
         let committing = AtomicBool::new(false);
         let work = async {
             let transaction = connection.transaction().await?;
-            let answers = commit_all(sql, db_place, &transaction, all, lease).await;
+            let answers = commit_all(sql, db_place, &*transaction, all, lease).await;
             if answers.iter().any(Result::is_err) {
                 // Dropping it would do as well; this way the row locks are known to be gone.
                 transaction.rollback().await.map_err(|e| classify(OP_COMMIT, db_place, Step::Harmless, e))?;
@@ -154,7 +154,7 @@ fn race(c: &Checkpoint) -> Error {
 pub(super) async fn commit_all(
     sql: &Sql,
     db_place: &str,
-    transaction: &Transaction<'_>,
+    transaction: &impl GenericClient,
     all: &[Checkpoint],
     lease: &Lease,
 ) -> Vec<Result<Checkpoint>> {
@@ -198,7 +198,7 @@ pub(super) async fn commit_all(
 async fn lock(
     sql: &Sql,
     db_place: &str,
-    transaction: &Transaction<'_>,
+    transaction: &impl GenericClient,
     keys: impl Iterator<Item = Key>,
 ) -> Result<BTreeMap<Key, Checkpoint>> {
     let keys: Vec<Key> = keys.collect();
@@ -229,7 +229,7 @@ fn by_key(
 async fn write(
     sql: &Sql,
     db_place: &str,
-    transaction: &Transaction<'_>,
+    transaction: &impl GenericClient,
     op: &'static str,
     all: &[Checkpoint],
 ) -> Result<BTreeMap<Key, Checkpoint>> {

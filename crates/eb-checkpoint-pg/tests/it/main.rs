@@ -3,9 +3,11 @@
 
 mod admissions;
 mod checkpoints;
+mod consumers;
 mod gates;
 mod losses;
 mod migrations;
+mod registers;
 mod security;
 mod support;
 mod transactions;
