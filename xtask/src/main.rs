@@ -1,6 +1,7 @@
-//! Project tasks: `cargo xtask smoke | test | services | bench | deny`.
+//! Project tasks: `cargo xtask smoke | test | services | bench | charter | deny`.
 
 mod bench;
+mod charter;
 mod deny;
 mod services;
 mod signals;
@@ -33,6 +34,8 @@ enum Task {
     Services(services::Command),
     /// Measure against raw baselines in the same run (release build)
     Bench(bench::Options),
+    /// Check sources, configuration and schemas by charter.toml: nothing past the gate, well-named and complete events
+    Charter(charter::Options),
     /// Check licences, bans and sources of all dependencies by deny.toml
     Deny,
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Test(options) => suite::run(&options),
         Task::Services(command) => services::run(&command),
         Task::Bench(options) => bench::run(&options),
+        Task::Charter(options) => charter::run(&options),
         Task::Deny => deny::run(),
     };
     outcome.unwrap_or_else(|e| {

@@ -314,6 +314,8 @@ impl Charter {
         let catalogue = Catalogue::read(&self.root.join(folder));
         let require =
             self.config.schemas.require.as_ref().and_then(|r| r.get_ref().parse().ok()).unwrap_or_default();
+        // Messages speak of paths below the root, as places do.
+        let above = format!("{}/", self.root.display());
         for fault in catalogue.check(require) {
             let path = Path::new(&fault.file);
             let file = tree::relative(&self.root, path).unwrap_or_else(|| fault.file.clone());
@@ -325,7 +327,7 @@ impl Charter {
                 &file,
                 at,
                 Rule::ReleasedSchema,
-                format!("{place}{}", fault.message),
+                format!("{place}{}", fault.message.replace(&above, "")),
                 advice,
             ));
         }

@@ -1,5 +1,7 @@
 //! The command line, in one place.
 
+pub(crate) mod schema;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -100,6 +102,11 @@ pub(crate) enum Command {
     /// Check or show a profile
     #[command(subcommand)]
     Profile(Profile),
+    /// Check, compare and release the versions of event schemas
+    #[command(subcommand)]
+    Schema(schema::Schema),
+    /// Check Rust sources, configuration and schemas by the charter: nothing past the gate, well-named and complete events
+    Lint(schema::Lint),
     /// Ask the gate and everything below it whether they can work
     Health,
     /// Print a completion script for a shell

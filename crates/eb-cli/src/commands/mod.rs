@@ -5,10 +5,12 @@ mod head;
 mod health;
 mod ingest;
 mod lines;
+mod lint;
 mod manual;
 mod profile;
 mod publish;
 mod receipt;
+mod schema;
 mod tail;
 mod topics;
 mod verify;
@@ -36,6 +38,8 @@ pub(crate) async fn run(ui: &mut Ui, cli: Cli) -> Outcome {
         Command::Checkpoint(args) => checkpoint::run(ui, &global, args).await,
         Command::Receipt(args) => receipt::run(ui, &global, &args).await,
         Command::Profile(what) => profile::run(ui, &global, what).await,
+        Command::Schema(what) => schema::run(ui, what),
+        Command::Lint(args) => lint::run(ui, &args),
         Command::Health => health::run(ui, &global).await,
         Command::Completions { shell } => manual::completions(ui, shell),
         Command::Man { dir } => manual::man(ui, dir.as_deref()),

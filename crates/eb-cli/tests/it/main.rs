@@ -4,6 +4,7 @@
 mod checkpoints;
 mod face;
 mod ingest;
+mod lint;
 #[cfg(all(feature = "kinesis", feature = "postgres"))]
 mod kinesis_local;
 #[cfg(all(unix, feature = "redis", feature = "postgres"))]
@@ -12,6 +13,7 @@ mod on_redis;
 mod postgres;
 mod profiles;
 mod publish;
+mod schemas;
 mod tail;
 mod topics;
 mod verify;
