@@ -8,7 +8,9 @@ use eb_contract::{
     BoxFuture, Capabilities, Error, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader, Result,
     Topic,
 };
+use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::RolloutConfig;
@@ -59,12 +61,24 @@ pub struct RolloutBus {
 /// Ends the tasks of the process when its last handle is gone.
 pub(crate) struct Running {
     stop: watch::Sender<bool>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Running {
     /// Of handles that the process's own tasks use.
     pub(crate) fn detached() -> Arc<Self> {
-        Arc::new(Self { stop: watch::Sender::new(false) })
+        Arc::new(Self { stop: watch::Sender::new(false), workers: Mutex::default() })
+    }
+
+    /// Ends the workers, so that those of other processes can take over at once.
+    pub(crate) async fn rest(&self, patience: Duration) {
+        self.stop.send_replace(true);
+        let workers = std::mem::take(&mut *self.workers.lock());
+        for worker in workers {
+            if tokio::time::timeout(patience, worker).await.is_err() {
+                tracing::warn!("a worker of the rollout does not come to rest");
+            }
+        }
     }
 }
 
@@ -102,6 +116,7 @@ impl RolloutBus {
         let shared = Arc::new(Shared::new(config, capabilities, (state, mirror), sides, buses));
         shared.refresh().await?;
         let stop = watch::Sender::new(false);
+        let mut workers = Vec::new();
         tokio::spawn(renew(shared.clone(), stop.subscribe()));
         if shared.config.workers {
             // Before anybody writes under a lease, everybody must know how long one is.
@@ -109,10 +124,10 @@ impl RolloutBus {
                 Ok(state.stamp.is_empty().then(|| state.clone()))
             })
             .await?;
-            tokio::spawn(mirror::run(shared.clone(), stop.subscribe()));
-            tokio::spawn(guard::run(shared.clone(), stop.subscribe()));
+            workers.push(tokio::spawn(mirror::run(shared.clone(), stop.subscribe())));
+            workers.push(tokio::spawn(guard::run(shared.clone(), stop.subscribe())));
         }
-        Ok(Self { shared, running: Arc::new(Running { stop }) })
+        Ok(Self { shared, running: Arc::new(Running { stop, workers: Mutex::new(workers) }) })
     }
 
     /// A new publishing handle. Its first records may wait for a lease.

@@ -25,7 +25,7 @@ const BUSY: Duration = Duration::from_secs(20);
 /// process finishes.
 pub struct Control {
     shared: Arc<Shared>,
-    _running: Arc<Running>,
+    running: Arc<Running>,
 }
 
 /// How the rollout stands.
@@ -54,7 +54,13 @@ pub struct Readiness {
 
 impl Control {
     pub(crate) fn new(shared: Arc<Shared>, running: Arc<Running>) -> Self {
-        Self { shared, _running: running }
+        Self { shared, running }
+    }
+
+    /// Ends this process's workers, whatever other handles there are: the mirror's lead is given back, so that another process goes on at once.
+    /// The lease is renewed no more; without this, the last handle's end does the same in the background.
+    pub async fn close(&self) {
+        self.running.rest(self.shared.config.drain).await;
     }
 
     /// How the rollout stands.

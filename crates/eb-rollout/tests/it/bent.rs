@@ -87,11 +87,14 @@ impl EventBusPublisher for Bent {
         let mut calls = Vec::new();
         for record in records {
             let mut call = self.publish_one(topic, record);
-            if let Some(Ok(at)) = futures_util::FutureExt::now_or_never(&mut call) {
-                *self.last.lock() = Some(at.clone());
-                calls.push(Box::pin(async move { Ok(at) }) as BoxFuture<'static, Result<EbRef>>);
-            } else {
-                calls.push(call);
+            match futures_util::FutureExt::now_or_never(&mut call) {
+                Some(answer) => {
+                    if let Ok(at) = &answer {
+                        *self.last.lock() = Some(at.clone());
+                    }
+                    calls.push(Box::pin(async move { answer }) as BoxFuture<'static, Result<EbRef>>);
+                }
+                None => calls.push(call),
             }
         }
         Box::pin(async move {

@@ -6,6 +6,7 @@
 mod bent;
 mod conformance;
 mod mirroring;
+mod random;
 mod support;
 mod switching;
 mod triggers;
