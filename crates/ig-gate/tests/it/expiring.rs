@@ -14,7 +14,7 @@ use ig_gate::{Decision, Gate, GateParts};
 use parking_lot::Mutex;
 
 use crate::shared_index::{keyed, publish_elsewhere, reserve_elsewhere_from};
-use crate::support::{TRAFFIC, World, first_partition, topic};
+use crate::support::{TRAFFIC, World, event, first_partition, topic};
 
 /// Every record that anybody has read until now has expired; what came after `since` has not.
 struct Expiring {
@@ -98,13 +98,24 @@ async fn a_gate_remembers_when_it_had_read_a_stream_to_its_head() {
     gate.admit(keyed("a", 0)).await.unwrap();
     gate.close().await.unwrap();
     let since = Timestamp::now();
-    // It finds the stream idle, and its own record the last.
-    world.open().await.close().await.unwrap();
+    // It finds the stream idle, and its own record the last, while others go on.
+    let gate = world.open().await;
+    gate.admit(event("c-1").of_type("platform.run.started").extra(r#","schema_version":"1.0.0""#))
+        .await
+        .unwrap();
+    gate.close().await.unwrap();
     let reader = Expiring::of(&world, since);
     let gate = open(&world, &reader).await;
     assert!(reader.resumed() && !reader.began_at_the_oldest_left(), "{:?}", reader.starts.lock());
     assert_eq!(gate.admit(keyed("a", 0)).await.unwrap().decision, Decision::Duplicate);
     gate.close().await.unwrap();
+    // A reservation from before that time needs what came before it.
+    let reader = Expiring::of(&world, since);
+    let head = world.bus.reader().head(&topic(TRAFFIC), first_partition()).await.unwrap().cut;
+    reserve_elsewhere_from(&world, &keyed("a", 1), Timestamp::EPOCH, vec![(first_partition(), head)]).await;
+    open(&world, &reader).await.close().await.unwrap();
+    assert!(reader.began_at_the_oldest_left(), "{:?}", reader.starts.lock());
+    world.index.reservations.lock().elsewhere.clear();
     // Nobody has been at its head for too long: something may be missing, and what is left is read.
     let later = Timestamp::from_micros(Timestamp::now().as_micros() + 3_600_000_000).unwrap();
     let reader = Expiring::of(&world, later);

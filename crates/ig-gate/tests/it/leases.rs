@@ -2,14 +2,18 @@
 //! they began.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use eb_contract::stores::{AdmissionIndex as _, ReservationId};
-use eb_contract::{Cut, Timestamp};
+use eb_contract::stores::{AdmissionEntry, AdmissionIndex as _, ReservationId};
+use eb_contract::{
+    BoxFuture, Capabilities, Cut, EbRef, Error, ErrorKind, EventBusPublisher, EventBusReader as _,
+    PublishRecord, Result, Timestamp, Topic,
+};
 use eb_memory::{MemoryAdmissionIndex, MemoryConfig};
-use ig_gate::Decision;
+use ig_gate::{Decision, Gate, GateErrorCode, GateParts};
 
-use crate::shared_index::{keyed, publish_elsewhere, reserve_elsewhere, reserve_elsewhere_from};
+use crate::shared_index::{identity, keyed, publish_elsewhere, reserve_elsewhere, reserve_elsewhere_from};
 use crate::support::{LEASE, TRAFFIC, World, first_partition, topic, until};
 
 async fn shared() -> World {
@@ -64,8 +68,12 @@ async fn quick_publishes_cost_no_renewals() {
     let world = shared().await;
     let gate = world.open().await;
     for n in 0..100 {
-        gate.admit(keyed("a", n)).await.unwrap();
+        // Each is under way for a while, so that every look for what is due finds some.
+        world.bus.faults().hold();
+        let quick = tokio::spawn(gate.admit(keyed("a", n)));
         tokio::time::sleep(LEASE / 10).await;
+        world.bus.faults().release();
+        quick.await.unwrap().unwrap();
     }
     assert_eq!(renewed(&world), []);
 }
@@ -76,8 +84,86 @@ async fn an_unknown_outcome_is_not_held_against_other_gates() {
     let gate = world.open().await;
     world.unknown(false);
     gate.admit(keyed("a", 1)).await.unwrap_err();
+    // Nobody can tell what became of it, so its key stays blocked.
+    world.bus.faults().outage(Error::new(ErrorKind::Unavailable, "read", "gone"));
     tokio::time::sleep(LEASE * 3).await;
     assert_eq!(renewed(&world), [], "whoever wants it may look for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_while_it_waits_is_not_renewed() {
+    let world = shared().await;
+    let gate = world.open().await;
+    reserve_elsewhere(&world, &keyed("a", 0), Timestamp::now()).await;
+    let waiting = [tokio::spawn(gate.admit(keyed("a", 0))), tokio::spawn(gate.admit(keyed("a", 1)))];
+    tokio::time::sleep(LEASE * 3).await;
+    assert!(!world.index.reservations.lock().released.is_empty(), "the second waits behind the first");
+    assert_eq!(renewed(&world), []);
+    world.index.reservations.lock().elsewhere.clear();
+    for task in waiting {
+        assert_eq!(task.await.unwrap().unwrap().decision, Decision::Admit);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_that_was_found_gives_its_reservation_back() {
+    let world = shared().await;
+    let gate = world.open().await;
+    world.unknown(true);
+    gate.admit(keyed("a", 1)).await.unwrap_err();
+    until(|| world.index.reservations.lock().released.len() == 1).await;
+    assert_eq!(gate.admit(keyed("a", 1)).await.unwrap().decision, Decision::Duplicate);
+}
+
+#[tokio::test]
+async fn a_checkpoint_waits_for_no_publish() {
+    let world = shared().await;
+    let gate = world.open().await;
+    gate.admit(keyed("a", 0)).await.unwrap();
+    world.bus.faults().hold();
+    let slow = tokio::spawn(gate.admit(keyed("a", 1)));
+    until(|| world.bus.faults().held() == 1).await;
+    gate.checkpoint().await.unwrap();
+    assert!(!slow.is_finished(), "its reservation says where to look for it");
+    world.bus.faults().release();
+    slow.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn opening_reads_from_where_a_reservation_began_though_the_checkpoint_lies_behind() {
+    let world = shared().await;
+    let gate = world.open().await;
+    gate.admit(keyed("a", 0)).await.unwrap();
+    let crashed = keyed("a", 1);
+    let head = world.bus.reader().head(&topic(TRAFFIC), first_partition()).await.unwrap().cut;
+    let start = vec![(first_partition(), head)];
+    let key = reserve_elsewhere_from(&world, &crashed, Timestamp::now(), start).await;
+    let there = publish_elsewhere(&world, &crashed, "a").await;
+    gate.admit(keyed("a", 2)).await.unwrap();
+    gate.close().await.unwrap();
+    assert_eq!(world.index.get(key).await.unwrap(), None);
+    let _gate = world.open().await;
+    assert_eq!(world.index.get(key).await.unwrap().map(|e| e.eb_ref), Some(there));
+}
+
+#[tokio::test]
+async fn of_two_copies_a_look_names_the_one_that_the_index_has_come_to_know_meanwhile() {
+    let world = shared().await;
+    let gate = world.open().await;
+    let event = keyed("a", 0);
+    let (key, payload_hash) = identity(&event).await;
+    reserve_elsewhere(&world, &event, Timestamp::now()).await;
+    world.index.reservations.lock().lease_ended = true;
+    publish_elsewhere(&world, &event, "a").await;
+    let second = publish_elsewhere(&world, &event, "a").await;
+    world.index.slow_looks(true);
+    let waiting = tokio::spawn(gate.admit(event));
+    until(|| world.index.reservations.lock().asked.iter().any(|r| r.key == key)).await;
+    // A third gate has looked as well, or the first one was alive after all. The answer that said "in flight" is older.
+    let entry = AdmissionEntry { key, payload_hash, eb_ref: second.clone() };
+    world.index.inner.apply(vec![entry]).await.unwrap();
+    world.index.slow_looks(false);
+    assert_eq!(waiting.await.unwrap().unwrap().eb_ref, Some(second));
 }
 
 #[tokio::test]
@@ -122,4 +208,73 @@ async fn opening_reads_the_children_of_a_shard_that_was_split_after_a_reservatio
     let found = world.index.get(key).await.unwrap().expect("opening has read the child from its beginning");
     assert_eq!(found.eb_ref, there);
     assert_eq!(gate.admit(crashed).await.unwrap().eb_ref, Some(there));
+}
+
+#[tokio::test]
+async fn of_two_copies_of_an_unknown_outcome_the_first_counts() {
+    let world = shared().await;
+    let gate = world.open().await;
+    world.unknown(true);
+    gate.admit(keyed("a", 1)).await.unwrap_err();
+    // Before anybody has looked.
+    publish_elsewhere(&world, &keyed("a", 1), "a").await;
+    let (key, _) = identity(&keyed("a", 1)).await;
+    let log = world.log(TRAFFIC).await;
+    assert_eq!(log.len(), 2);
+    while world.index.get(key).await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let known = gate.admit(keyed("a", 1)).await.unwrap();
+    assert_eq!((known.decision, known.eb_ref.as_ref()), (Decision::Duplicate, Some(&log[0].eb_ref)));
+}
+
+/// A bus that others write to as well, and on which a lost request may land late.
+struct LandsLate {
+    inner: Box<dyn EventBusPublisher>,
+    capabilities: Capabilities,
+}
+
+impl EventBusPublisher for LandsLate {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn publish(&self, topic: &Topic, record: PublishRecord) -> BoxFuture<'static, Result<EbRef>> {
+        self.inner.publish(topic, record)
+    }
+
+    fn publish_batch(
+        &self,
+        topic: &Topic,
+        records: Vec<PublishRecord>,
+    ) -> BoxFuture<'static, Vec<Result<EbRef>>> {
+        self.inner.publish_batch(topic, records)
+    }
+
+    fn probe(&self, topic: &Topic) -> BoxFuture<'static, Result<()>> {
+        self.inner.probe(topic)
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<()>> {
+        self.inner.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_lost_request_may_land_late_its_key_stays_blocked_until_the_deadline() {
+    let world = shared().await;
+    let inner = Box::new(world.bus.publisher());
+    let mut capabilities = inner.capabilities().clone();
+    (capabilities.multi_writer, capabilities.probe_settles) = (true, false);
+    let publisher = Arc::new(LandsLate { inner, capabilities });
+    let gate = Gate::open(GateParts { publisher, ..world.parts() }).await.unwrap();
+    let deadline = world.config.unknown_deadline;
+    world.unknown(false);
+    gate.admit(keyed("a", 1)).await.unwrap_err();
+    tokio::time::sleep(deadline * 3 / 4).await;
+    let blocked = gate.admit(keyed("a", 1)).await.unwrap_err();
+    assert_eq!(blocked.code(), GateErrorCode::PublishOutcomeUnknown);
+    assert_eq!(gate.admit(keyed("a", 2)).await.unwrap().decision, Decision::Admit, "no other waits for it");
+    tokio::time::sleep(deadline / 2).await;
+    assert_eq!(gate.admit(keyed("a", 1)).await.unwrap().decision, Decision::Admit);
 }

@@ -235,6 +235,8 @@ pub(crate) struct Reservations {
     pub(crate) asked: Vec<ReserveRequest>,
     /// How often the open ones were looked at.
     pub(crate) looked: usize,
+    /// What was given back.
+    pub(crate) released: Vec<ReservationId>,
     /// What was renewed, call by call.
     pub(crate) renewed: Vec<Vec<ReservationId>>,
 }
@@ -341,6 +343,7 @@ impl AdmissionIndex for Index {
     }
 
     fn release(&self, reservations: Vec<ReservationId>) -> BoxFuture<'_, Result<()>> {
+        self.reservations.lock().released.extend_from_slice(&reservations);
         self.inner.release(reservations)
     }
 
