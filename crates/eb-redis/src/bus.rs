@@ -13,7 +13,7 @@ use crate::keys::Keys;
 use crate::link::Link;
 use crate::marks::Marks;
 use crate::settings::Weakness;
-use crate::{RedisAdmin, RedisPublisher, RedisReader, tls};
+use crate::{RedisAdmin, RedisGroups, RedisPublisher, RedisReader, tls};
 
 const OP: &str = "open redis";
 
@@ -95,6 +95,12 @@ impl RedisBus {
     #[must_use]
     pub fn reader(&self) -> RedisReader {
         RedisReader::new(self.shared.clone())
+    }
+
+    /// The consumer groups that the server keeps.
+    #[must_use]
+    pub fn groups(&self) -> RedisGroups {
+        RedisGroups::new(self.shared.clone())
     }
 
     /// A handle that makes and trims topics.

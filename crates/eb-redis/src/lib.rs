@@ -97,10 +97,15 @@
 //! A cut `After(k)` says that `k` was there. If the stream's last id is below `k`, or the topic's hash has another
 //! incarnation than when the cursor was made, or the hash or a stream of it is gone, reading answers `FactsMissing`.
 //!
+//! # Consumer groups
+//! [`RedisGroups`] hands records to the members of a group, each to one of them, until it is acknowledged. A record that was deleted before anybody was
+//! handed it, or before it was acknowledged, is out of range: the server's own commands step over both in silence. With one
+//! active member a partition's records come in the log's order.
+//!
 //! # Rights of an ACL user
 //! `~{prefix}:* +@connection +info +config|get +client|id +client|kill +eval +evalsha +script|load +multi +exec +hget
 //! +hmget +hset +sadd +smembers +exists +xadd +xtrim +xrange +xrevrange +xread +xlen +xinfo|stream +xgroup|create +xgroup|destroy`
-//! (`prefix` with its braces).
+//! (`prefix` with its braces); for consumer groups also `+xreadgroup +xack +xclaim +xpending +xinfo|groups`.
 //!
 //! # Why the `redis` crate, and how much of it
 //! Its codec, its URL parser and its multiplexed connection are used; its connecting is not. Streams are made here so
@@ -112,6 +117,7 @@ mod bus;
 mod claim;
 mod config;
 mod error;
+mod groups;
 mod keys;
 mod link;
 mod marks;
@@ -128,5 +134,6 @@ pub use admin::RedisAdmin;
 pub use bus::{RedisBus, capabilities};
 pub use claim::GateClaim;
 pub use config::{PublishConfig, ReadConfig, RedisConfig, RedisUrl, Timeouts, TlsConfig};
+pub use groups::RedisGroups;
 pub use publisher::RedisPublisher;
 pub use reader::RedisReader;

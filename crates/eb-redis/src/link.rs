@@ -151,7 +151,7 @@ impl Link {
             number: self.made.fetch_add(1, Ordering::Relaxed) + 1,
             client: 0,
             server: Server::default(),
-            scripts: Loaded { append: String::new(), create: String::new(), trim: String::new() },
+            scripts: Loaded::default(),
         })
     }
 
@@ -259,16 +259,15 @@ impl Session {
     /// Hands the server the scripts; their names are always the same.
     pub(crate) async fn load_scripts(&self, op: &'static str) -> Result<Loaded> {
         let mut pipe = Pipeline::new();
-        for script in [scripts::APPEND, scripts::CREATE, scripts::TRIM] {
+        for script in scripts::ALL {
             pipe.cmd("SCRIPT").arg("LOAD").arg(script);
         }
         let answers = self.pipeline(&pipe).await.map_err(|f| f.reading(op))?;
-        let [append, create, trim] = reply::items(op, Value::Array(answers))?;
-        Ok(Loaded {
-            append: reply::text(op, append)?,
-            create: reply::text(op, create)?,
-            trim: reply::text(op, trim)?,
-        })
+        let names = answers.into_iter().map(|name| reply::text(op, name)).collect::<Result<Vec<_>>>()?;
+        let [append, create, trim, next, pending, claim, keep] = names
+            .try_into()
+            .map_err(|_| crate::error::violation(op, "not every script was answered with its name"))?;
+        Ok(Loaded { append, create, trim, next, pending, claim, keep })
     }
 
     /// Runs a script, which the server may have forgotten. As [`Session::command`].

@@ -14,8 +14,8 @@ use eb_contract::{
 use tokio::sync::watch;
 
 use self::cursor::RedisCursor;
-use self::moment::Stream;
-use self::waits::Waits;
+pub(crate) use self::moment::{Stream, wait_start};
+pub(crate) use self::waits::Waits;
 use crate::bus::Shared;
 use crate::topics;
 use crate::{error, reply};

@@ -66,10 +66,84 @@ end
 return {'ok', count}
 ";
 
+/// Hands a member of a group what nobody was handed before.
+///
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, how many, and how many records were deleted in all when the
+/// caller looked at the horizon. Answers `ok`, the entries, and the stream's last id; `look` where records were deleted
+/// since, for some of them may be records that nobody was handed; or `incarnation`.
+pub(crate) const GROUP_NEXT: &str = r"
+if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
+local info = redis.call('XINFO', 'STREAM', KEYS[1])
+local of = {}
+for i = 1, #info, 2 do of[info[i]] = info[i + 1] end
+if string.format('%.0f', of['entries-added'] - of['length']) ~= ARGV[5] then return {'look'} end
+local read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', ARGV[4], 'STREAMS', KEYS[1], '>')
+return {'ok', read and read[1][2] or {}, of['last-generated-id']}
+";
+
+/// Reads a member's own pending records behind an id.
+///
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, the id, how many. Answers `ok`, the entries and their
+/// lines of `XPENDING`; `gone` and the id of one whose entry was deleted; or `incarnation`.
+pub(crate) const GROUP_PENDING: &str = r"
+if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
+local read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', ARGV[5], 'STREAMS', KEYS[1], ARGV[4])
+local entries = read and read[1][2] or {}
+for i = 1, #entries do
+  if not entries[i][2] then return {'gone', entries[i][1]} end
+end
+if #entries == 0 then return {'ok', {}, {}} end
+local first, last = entries[1][1], entries[#entries][1]
+return {'ok', entries, redis.call('XPENDING', KEYS[1], ARGV[2], first, last, #entries, ARGV[3])}
+";
+
+/// Gives pending records of others to a member, if they are all there.
+///
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, for how many milliseconds they must have been idle, their
+/// ids. Answers as [`GROUP_PENDING`]; those that somebody else was quicker with are left out.
+pub(crate) const GROUP_CLAIM: &str = r"
+if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
+for i = 5, #ARGV do
+  local held = redis.call('XPENDING', KEYS[1], ARGV[2], ARGV[i], ARGV[i], 1)
+  if #held == 1 and #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) == 0 then return {'gone', ARGV[i]} end
+end
+local entries, counts = {}, {}
+for i = 5, #ARGV do
+  local claimed = redis.call('XCLAIM', KEYS[1], ARGV[2], ARGV[3], ARGV[4], ARGV[i])
+  if #claimed == 1 then
+    entries[#entries + 1] = claimed[1]
+    counts[#counts + 1] = redis.call('XPENDING', KEYS[1], ARGV[2], ARGV[i], ARGV[i], 1)[1]
+  end
+end
+return {'ok', entries, counts}
+";
+
+/// Begins the idle time of a member's own pending records anew.
+///
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, their ids. Answers `ok`, or `incarnation`. Those that the
+/// member does not hold any more are left alone.
+pub(crate) const GROUP_KEEP: &str = r"
+if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
+for i = 4, #ARGV do
+  if #redis.call('XPENDING', KEYS[1], ARGV[2], ARGV[i], ARGV[i], 1, ARGV[3]) == 1
+    and #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) == 1 then
+    redis.call('XCLAIM', KEYS[1], ARGV[2], ARGV[3], 0, ARGV[i], 'JUSTID')
+  end
+end
+return {'ok'}
+";
+
 /// The names that the server gave to the scripts when it was handed them over a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     pub(crate) append: String,
     pub(crate) create: String,
     pub(crate) trim: String,
+    pub(crate) next: String,
+    pub(crate) pending: String,
+    pub(crate) claim: String,
+    pub(crate) keep: String,
 }
+
+/// All scripts, in the order of [`Loaded`].
+pub(crate) const ALL: [&str; 7] = [APPEND, CREATE, TRIM, GROUP_NEXT, GROUP_PENDING, GROUP_CLAIM, GROUP_KEEP];

@@ -4,15 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use eb_contract::{
-    BoxFuture, Cursor, Cut, EbRef, EnvelopeRef, ErrorKind, PartitionId, PartitionKey, ReadBatch, ReadLimit,
-    ReadState, Record, Result, Topic,
+    BoxFuture, Cursor, Cut, ErrorKind, PartitionId, ReadBatch, ReadLimit, ReadState, Record, Result, Topic,
 };
 use tokio::time::Instant;
 
 use super::Life;
 use super::moment::{Range, Stream, range_start, wait_start};
-use crate::error;
-use crate::reply::{self, Entry};
 
 const OP: &str = "read";
 
@@ -62,28 +59,12 @@ impl RedisCursor {
         if !entries.is_empty() {
             self.typical = (bytes / entries.len()).max(SMALL);
         }
-        let records = entries.into_iter().map(|entry| self.record(entry)).collect::<Result<VecDeque<_>>>()?;
+        let records = entries
+            .into_iter()
+            .map(|entry| self.stream.record(OP, entry))
+            .collect::<Result<VecDeque<_>>>()?;
         self.ahead = records;
         Ok(reaches_head)
-    }
-
-    fn record(&self, entry: Entry) -> Result<Record> {
-        let Entry { id, key, envelope } = entry;
-        let partition_key = PartitionKey::from_bytes(key).map_err(|e| {
-            error::corrupt(OP, &self.stream.key, format!("the entry {id} has no partition key"))
-                .at(&self.stream.place)
-                .with_source(e)
-        })?;
-        Ok(Record {
-            eb_ref: EbRef {
-                topic: self.stream.topic.clone(),
-                partition_id: self.stream.partition,
-                offset: id,
-                published_at_utc: reply::time_of(&id),
-            },
-            partition_key,
-            envelope: EnvelopeRef::from_stored(envelope),
-        })
     }
 
     /// Hands out what is ahead, within the limit.

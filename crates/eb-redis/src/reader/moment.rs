@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use eb_contract::{
-    BusIncarnation, Cut, Error, ErrorKind, Offset, OffsetKind, PartitionId, Result, StartAt, Timestamp, Topic,
+    BusIncarnation, Cut, EbRef, EnvelopeRef, Error, ErrorKind, Offset, OffsetKind, PartitionId, PartitionKey,
+    Record, Result, StartAt, Timestamp, Topic,
 };
 use redis::{Pipeline, Value};
 
@@ -14,25 +15,25 @@ use crate::reply::{self, Entry, StreamInfo};
 use crate::topics::Moment;
 
 /// The stream of a partition, of one life of its topic.
-pub(super) struct Stream {
+pub(crate) struct Stream {
     shared: Arc<Shared>,
-    pub(super) topic: Topic,
-    pub(super) partition: PartitionId,
+    pub(crate) topic: Topic,
+    pub(crate) partition: PartitionId,
     incarnation: BusIncarnation,
-    pub(super) place: String,
-    pub(super) key: String,
-    hash: String,
+    pub(crate) place: String,
+    pub(crate) key: String,
+    pub(crate) hash: String,
     mark: Arc<Mark>,
 }
 
 /// What is asked for along with a look: at most so many entries from an id on.
-pub(super) struct Range {
+pub(crate) struct Range {
     pub(super) from: String,
     pub(super) count: usize,
 }
 
 impl Stream {
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: &Arc<Shared>,
         topic: &Topic,
         partition: PartitionId,
@@ -50,9 +51,39 @@ impl Stream {
         }
     }
 
+    /// The life of the topic.
+    pub(crate) fn incarnation(&self) -> &BusIncarnation {
+        &self.incarnation
+    }
+
+    /// Whether the partition can be trusted.
+    pub(crate) fn check(&self, op: &'static str) -> Result<()> {
+        self.mark.check(op, &self.place)
+    }
+
+    /// The record that an entry is.
+    pub(crate) fn record(&self, op: &'static str, entry: Entry) -> Result<Record> {
+        let Entry { id, key, envelope } = entry;
+        let partition_key = PartitionKey::from_bytes(key).map_err(|e| {
+            error::corrupt(op, &self.key, format!("the entry {id} has no partition key"))
+                .at(&self.place)
+                .with_source(e)
+        })?;
+        Ok(Record {
+            eb_ref: EbRef {
+                topic: self.topic.clone(),
+                partition_id: self.partition,
+                offset: id,
+                published_at_utc: reply::time_of(&id),
+            },
+            partition_key,
+            envelope: EnvelopeRef::from_stored(envelope),
+        })
+    }
+
     /// Looks at the partition, and at the entries of a range, in one moment.
-    pub(super) async fn look(&self, op: &'static str, range: Option<Range>) -> Result<(Moment, Vec<Entry>)> {
-        self.mark.check(op, &self.place)?;
+    pub(crate) async fn look(&self, op: &'static str, range: Option<Range>) -> Result<(Moment, Vec<Entry>)> {
+        self.check(op)?;
         let session = self.shared.reads.session(op).await?;
         let mut pipe = Pipeline::with_capacity(5);
         pipe.cmd("MULTI");
@@ -92,7 +123,7 @@ impl Stream {
     }
 
     /// The cut that a start means now.
-    pub(super) async fn resolve(&self, op: &'static str, start: StartAt) -> Result<Cut> {
+    pub(crate) async fn resolve(&self, op: &'static str, start: StartAt) -> Result<Cut> {
         let range = match start {
             StartAt::Timestamp(at) => Some(Range { from: first_id_at(at), count: 1 }),
             _ => None,
@@ -127,7 +158,7 @@ impl Stream {
     }
 
     /// Whether everything that lies behind a cut is still there.
-    pub(super) async fn check_cut(&self, op: &'static str, cut: &Cut, moment: &Moment) -> Result<()> {
+    pub(crate) async fn check_cut(&self, op: &'static str, cut: &Cut, moment: &Moment) -> Result<()> {
         let info = &moment.stream;
         if let Cut::After(seen) = cut
             && *seen > info.last_id
@@ -176,7 +207,7 @@ pub(super) fn range_start(cut: &Cut) -> String {
 }
 
 /// The id behind which `XREAD` is to wait for a cut.
-pub(super) fn wait_start(cut: &Cut) -> Offset {
+pub(crate) fn wait_start(cut: &Cut) -> Offset {
     match cut {
         Cut::Begin | Cut::End => Offset::redis(0, 0),
         Cut::Next(id) => reply::predecessor(id).unwrap_or(*id),

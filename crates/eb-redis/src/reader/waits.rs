@@ -16,7 +16,7 @@ const OP: &str = "wait";
 /// How long one call blocks at most: a topic that is deleted wakes nobody.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-pub(super) struct Waits {
+pub(crate) struct Waits {
     permits: Semaphore,
     poll_every: Duration,
     /// Connections that nothing is under way on.
@@ -24,7 +24,7 @@ pub(super) struct Waits {
 }
 
 impl Waits {
-    pub(super) fn new(config: &ReadConfig) -> Self {
+    pub(crate) fn new(config: &ReadConfig) -> Self {
         Self {
             permits: Semaphore::new(config.waiting_connections),
             poll_every: config.poll_every,
@@ -38,7 +38,7 @@ impl Waits {
 
     /// Comes back when the stream may have an entry behind `after`, or the deadline is there, or nobody knows: the caller
     /// looks again, and is told what is wrong then. Dropping the future ends its call on the server.
-    pub(super) async fn wait(&self, link: &Link, stream: &str, after: Offset, deadline: Option<Instant>) {
+    pub(crate) async fn wait(&self, link: &Link, stream: &str, after: Offset, deadline: Option<Instant>) {
         let left = deadline.map_or(AT_ONCE, |d| d.saturating_duration_since(Instant::now())).min(AT_ONCE);
         let Ok(_permit) = self.permits.try_acquire() else {
             return sleep(left.min(self.poll_every)).await;

@@ -11,6 +11,7 @@ mod conformance;
 mod crashing;
 mod cutting;
 mod deleting;
+mod groups;
 mod opening;
 mod proxy;
 mod waiting;
