@@ -1,5 +1,6 @@
 //! The command line, in one place.
 
+pub(crate) mod consume;
 pub(crate) mod schema;
 
 use std::path::PathBuf;
@@ -97,6 +98,15 @@ pub(crate) enum Command {
     /// Read and move the checkpoints of consumers
     #[command(subcommand)]
     Checkpoint(Checkpoint),
+    /// Run a command for every event: at least once, in the order of each key
+    ///
+    /// Processes of one name share the partitions, and each goes on where the name stopped. Ctrl-C lets running commands finish.
+    Subscribe(Box<consume::Subscribe>),
+    /// Show how far consumers are: lag, who holds what, dead letters
+    Consumers(consume::Consumers),
+    /// Look at dead letters, try them again, or drop them
+    #[command(subcommand)]
+    Dlq(consume::Dlq),
     /// Find the receipt of an event
     Receipt(Receipt),
     /// Check or show a profile

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use eb_consumer::ConsumerError;
 use eb_contract::{Effect, Error};
 use eb_profile::{OpenError, ProfileError};
 use ig_gate::GateError;
@@ -164,6 +165,26 @@ impl From<GateError> for Failure {
         let failure = Self::new(exit, &e.code().as_str().to_ascii_lowercase(), e.to_string())
             .fact("retryable", e.is_retryable());
         if exit == Exit::TryAgain { failure.advise("try again") } else { failure }
+    }
+}
+
+impl From<ConsumerError> for Failure {
+    fn from(e: ConsumerError) -> Self {
+        let what = e.to_string();
+        match e {
+            ConsumerError::CannotStart { source, .. } => {
+                let (exit, advice) =
+                    (if source.is_retryable() { Exit::TryAgain } else { Exit::Failed }, source.advice());
+                let what = advice.and_then(|a| what.strip_suffix(&format!("; {a}"))).unwrap_or(&what);
+                let failure =
+                    Self::new(exit, source.kind().code(), what).fact("retryable", source.is_retryable());
+                match advice {
+                    Some(advice) => failure.advise(advice),
+                    None => failure,
+                }
+            }
+            _ => Self::new(Exit::TryAgain, "unrecorded", what),
+        }
     }
 }
 

@@ -22,6 +22,11 @@ struct Shared {
 impl Stop {
     /// Listens from now on.
     pub(crate) fn listen() -> Result<Self, Failure> {
+        Self::listen_and(|| {})
+    }
+
+    /// Listens from now on; `at_once` is done before a second request ends the program.
+    pub(crate) fn listen_and(at_once: impl FnOnce() + Send + 'static) -> Result<Self, Failure> {
         let stop = Self { shared: Arc::default() };
         let mut signals =
             Signals::new().map_err(|e| Failure::failed("io", format!("cannot listen for signals: {e}")))?;
@@ -30,6 +35,7 @@ impl Stop {
             signals.next().await;
             asker.ask();
             signals.next().await;
+            at_once();
             // What is not ACKed was never promised: leaving at once loses nothing that anybody was told of.
             std::process::exit(130);
         });

@@ -296,7 +296,7 @@ pub(crate) async fn look_at_databases(profile: &Profile) -> Result<Vec<(&'static
 
 /// Where a database's address is set.
 #[cfg(feature = "postgres")]
-fn place(profile: &Profile, settings: &crate::PostgresSettings, section: &str) -> String {
+pub(crate) fn place(profile: &Profile, settings: &crate::PostgresSettings, section: &str) -> String {
     format!("{}:{}:{}: wiring.{section}.url", profile.source.name(), settings.at.line, settings.at.column)
 }
 

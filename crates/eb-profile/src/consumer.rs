@@ -7,8 +7,8 @@ use std::time::Duration;
 use eb_consumer::{ConsumerBuilder, ConsumerSource, EventConsumer, OnTheirOwn, Stores};
 use eb_contract::stores::{CheckpointStore, DeadLetterStore, LeaseStore, ProcessedStore};
 use eb_contract::{
-    BoxFuture, Capabilities, Cursor, Error, EventBusReader, Head, OffsetKind, PartitionId, Result,
-    StartAt, Topic, TopicPartitions,
+    BoxFuture, Capabilities, Cursor, Error, EventBusReader, Head, OffsetKind, PartitionId, Result, StartAt,
+    Topic, TopicPartitions,
 };
 
 use crate::backend::{self, Purpose};
@@ -258,6 +258,11 @@ async fn open_stores(profile: &Profile, checkpoints: Arc<dyn CheckpointStore>) -
         ConsumerStoreConfig::Embedded { path } => Arc::new(eb_store_local::EmbeddedLeases::open(path)),
         #[cfg(feature = "memory")]
         ConsumerStoreConfig::Memory => Arc::new(eb_memory::MemoryLeases::new()),
+        #[cfg(feature = "postgres")]
+        ConsumerStoreConfig::Postgres(database) => {
+            let opened = eb_checkpoint_pg::PgLeases::open(&database.to_config(&profile.profile_id)).await;
+            Arc::new(opened.map_err(|e| in_database(profile, database, &e))?)
+        }
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => return Err(backend::not_built("lease store").into()),
     };
@@ -269,6 +274,11 @@ async fn open_stores(profile: &Profile, checkpoints: Arc<dyn CheckpointStore>) -
         }
         #[cfg(feature = "memory")]
         ConsumerStoreConfig::Memory => Arc::new(eb_memory::MemoryProcessed::new()),
+        #[cfg(feature = "postgres")]
+        ConsumerStoreConfig::Postgres(database) => {
+            let opened = eb_checkpoint_pg::PgProcessed::open(&database.to_config(&profile.profile_id)).await;
+            Arc::new(opened.map_err(|e| in_database(profile, database, &e))?)
+        }
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => return Err(backend::not_built("processed store").into()),
     };
@@ -277,10 +287,21 @@ async fn open_stores(profile: &Profile, checkpoints: Arc<dyn CheckpointStore>) -
         ConsumerStoreConfig::Embedded { path } => Arc::new(eb_store_local::EmbeddedDeadLetters::open(path)),
         #[cfg(feature = "memory")]
         ConsumerStoreConfig::Memory => Arc::new(eb_memory::MemoryDeadLetters::new()),
+        #[cfg(feature = "postgres")]
+        ConsumerStoreConfig::Postgres(database) => {
+            let opened =
+                eb_checkpoint_pg::PgDeadLetters::open(&database.to_config(&profile.profile_id)).await;
+            Arc::new(opened.map_err(|e| in_database(profile, database, &e))?)
+        }
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => return Err(backend::not_built("dead-letter store").into()),
     };
     Ok(Stores { checkpoints, processed, dead_letters, leases })
+}
+
+#[cfg(feature = "postgres")]
+fn in_database(profile: &Profile, database: &PostgresSettings, error: &Error) -> Error {
+    crate::postgres::placed(error.clone(), &backend::place(profile, database, "checkpoint_store"))
 }
 
 /// A bus that could not be opened: every call says why.

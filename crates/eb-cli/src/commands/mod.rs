@@ -1,6 +1,8 @@
 //! One module per command.
 
 mod checkpoint;
+mod consumers;
+mod dlq;
 mod head;
 mod health;
 mod ingest;
@@ -11,6 +13,7 @@ mod profile;
 mod publish;
 mod receipt;
 mod schema;
+mod subscribe;
 mod tail;
 mod topics;
 mod verify;
@@ -36,6 +39,9 @@ pub(crate) async fn run(ui: &mut Ui, cli: Cli) -> Outcome {
         Command::Head(args) => head::run(ui, &global, args.topic.as_ref()).await,
         Command::Verify(args) => verify::run(ui, &global, &args).await,
         Command::Checkpoint(args) => checkpoint::run(ui, &global, args).await,
+        Command::Subscribe(args) => subscribe::run(ui, &global, &args).await,
+        Command::Consumers(args) => consumers::run(ui, &global, &args).await,
+        Command::Dlq(what) => dlq::run(ui, &global, what).await,
         Command::Receipt(args) => receipt::run(ui, &global, &args).await,
         Command::Profile(what) => profile::run(ui, &global, what).await,
         Command::Schema(what) => schema::run(ui, what),

@@ -3,6 +3,7 @@
 pub(crate) mod exec;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use eb_consumer::{
@@ -45,9 +46,15 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Subscribe) -> Outco
     for topic in &args.topic {
         builder = builder.topic(topic.clone());
     }
+    let handled = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&handled);
     let handler = move |event| {
-        let runner = Arc::clone(&runner);
-        async move { runner.run(event).await }
+        let (runner, count) = (Arc::clone(&runner), Arc::clone(&count));
+        async move {
+            runner.run(event).await?;
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
     };
     builder = if args.types.is_empty() {
         builder.otherwise(handler)
@@ -63,9 +70,9 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Subscribe) -> Outco
         () = stop.asked() => Ok(()),
         ended = watch(ui, &worker, &*reader, args) => ended,
     };
-    let handled: u64 = worker.partitions().iter().map(|p| p.handled).sum();
     worker.shutdown().await?;
     ended?;
+    let handled = handled.load(Ordering::Relaxed);
     ui.summary(&format!("{handled} events handled"), &json!({ "handled": handled }));
     Ok(Exit::Done)
 }
