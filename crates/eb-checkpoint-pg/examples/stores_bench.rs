@@ -7,10 +7,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eb_checkpoint_pg::{PgAdmissionIndex, PgCheckpointStore, PgConfig, PgIndexConfig};
+use eb_checkpoint_pg::{PgAdmissionIndex, PgCheckpointStore, PgConfig, PgIndexConfig, PgProcessed};
 use eb_contract::stores::{
-    AdmissionEntry, AdmissionIndex, AdmissionKey, Checkpoint, CheckpointStore, Confirmation, Lease,
-    PolicyRev, ReserveRequest, Reserved,
+    AdmissionEntry, AdmissionIndex, AdmissionKey, Checkpoint, CheckpointStore, Confirmation, EventIdentity,
+    Lease, Mark, MarkScope, PolicyRev, ProcessedStore, Progress, ReserveRequest, Reserved,
 };
 use eb_contract::{
     BusIncarnation, ConsumerName, Cut, EbRef, Offset, OffsetKind, PartitionId, Timestamp, Topic,
@@ -336,6 +336,88 @@ async fn single_calls(server: &Postgres, callers: usize) -> Outcome {
     Ok(())
 }
 
+/// Steps of consumers, each of a partition of its own: look up, record with the checkpoint; to bare batched `INSERT`s of the same rows.
+async fn steps(server: &Postgres, tasks: usize, batch: u64) -> Outcome {
+    let store = PgProcessed::open(&config(server)).await?;
+    let pool = store.checkpoints().pool().clone();
+    pool.get()
+        .await?
+        .batch_execute(
+            "DROP TABLE IF EXISTS raw_marks; \
+             CREATE TABLE raw_marks (subscriber_name text, bus_incarnation text, topic text, partition_id bigint, \
+             offset_kind text, at numeric, event_id text, dedupe_key bytea, processed_at timestamptz, \
+             PRIMARY KEY (subscriber_name, bus_incarnation, topic, partition_id, offset_kind, at))",
+        )
+        .await?;
+    let lease = Lease { owner: "bench".to_owned(), epoch: 1 };
+    let cell = || Arc::new(tokio::sync::Mutex::new(None::<Checkpoint>));
+    let standing: Arc<Vec<_>> = Arc::new((0..tasks).map(|_| cell()).collect());
+    let name = format!("steps-{tasks}-{batch}");
+    let next = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let (mut ours, mut bare) = (Rates::default(), Rates::default());
+    for _ in 0..ROUNDS {
+        let (store, standing, lease, name) = (store.clone(), standing.clone(), lease.clone(), name.clone());
+        let measured = rate(tasks, move |task, _| {
+            let (store, cell, lease, name) =
+                (store.clone(), standing[task].clone(), lease.clone(), name.clone());
+            async move {
+                let mut cell = cell.lock().await;
+                let on = match cell.take() {
+                    Some(on) => on,
+                    None => Checkpoint {
+                        consumer: ConsumerName::new(&name)?,
+                        topic: topic()?,
+                        partition_id: PartitionId(u32::try_from(task)?),
+                        cut: Cut::Begin,
+                        caught_up_at: None,
+                        version: 0,
+                        bus_incarnation: BusIncarnation::new("life-1")?,
+                        lease: None,
+                        committed_at: None,
+                    },
+                };
+                let from = on.cut.offset().and_then(Offset::as_u64).unwrap_or(0);
+                let mark = |n: u64| {
+                    let dedupe = key(n << 8 | task as u64).dedupe;
+                    let event = EventIdentity { dedupe, event_id: format!("{n:032x}").into() };
+                    Mark { offset: Offset::from_u64(OffsetKind::FileLine, n), event: Some(event) }
+                };
+                let marks: Vec<Mark> = (from..from + batch).map(mark).collect();
+                let scope = MarkScope {
+                    subscriber: on.consumer.clone(),
+                    bus_incarnation: on.bus_incarnation.clone(),
+                    topic: on.topic.clone(),
+                    partition_id: on.partition_id,
+                };
+                store.seen(&scope, &marks, false).await?;
+                let committed = on.cut;
+                let cut = Cut::Next(Offset::from_u64(OffsetKind::FileLine, from + batch));
+                let step = Progress { marks, checkpoint: Checkpoint { cut, ..on }, committed };
+                *cell = store.record(&step, &lease).await?;
+                Ok(batch)
+            }
+        });
+        ours.push(measured.await?);
+        let (pool, next) = (pool.clone(), next.clone());
+        let measured = rate(tasks, move |_, _| {
+            let (pool, from) = (pool.clone(), next.fetch_add(batch, std::sync::atomic::Ordering::Relaxed));
+            async move {
+                let at: Vec<String> = (from..from + batch).map(|n| n.to_string()).collect();
+                let ids: Vec<String> = (from..from + batch).map(|n| format!("{n:032x}")).collect();
+                let keys: Vec<Vec<u8>> = (from..from + batch).map(|n| key(n).dedupe.to_vec()).collect();
+                let client = pool.get().await?;
+                let sql = "INSERT INTO raw_marks SELECT 'steps', 'life-1', 'fp.bus.traffic.v1', 0, 'file_line', \
+                           i.at::numeric, i.id, i.key, now() FROM unnest($1::text[], $2::text[], $3::bytea[]) i(at, id, key)";
+                let statement = client.prepare_cached(sql).await?;
+                client.execute(&statement, &[&at, &ids, &keys]).await.map_err(Failure::from)
+            }
+        });
+        bare.push(measured.await?);
+    }
+    report(&format!("marked events, {tasks} partitions x {batch}, to raw INSERTs"), &ours, &bare);
+    Ok(())
+}
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Outcome {
     let server = tokio::task::spawn_blocking(|| Postgres::start(&PostgresOptions::default())).await??;
@@ -344,6 +426,9 @@ async fn main() -> Outcome {
     }
     for (tasks, batch) in [(2, 500), (4, 1000)] {
         admissions(&server, tasks, batch).await?;
+    }
+    for (tasks, batch) in [(1, 100), (1, 500), (4, 500)] {
+        steps(&server, tasks, batch).await?;
     }
     for callers in [1, 64, 512] {
         single_calls(&server, callers).await?;

@@ -5,6 +5,7 @@ mod admissions;
 mod checkpoints;
 mod consumers;
 mod gates;
+mod handlers;
 mod losses;
 mod migrations;
 mod registers;
