@@ -107,6 +107,9 @@ pub(crate) enum Command {
     /// Look at dead letters, try them again, or drop them
     #[command(subcommand)]
     Dlq(consume::Dlq),
+    /// Move from one bus to another, and back
+    #[command(subcommand)]
+    Rollout(Rollout),
     /// Find the receipt of an event
     Receipt(Receipt),
     /// Check or show a profile
@@ -333,6 +336,31 @@ pub(crate) struct CheckpointId {
     pub(crate) partition: PartitionId,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// Show the phase, the mirror and what is missing for the next phase
+    Status {
+        /// Read both logs over the whole mirrored stretch and compare them
+        #[arg(long)]
+        compare: bool,
+    },
+    /// Move on to the next phase, once nothing is missing for it: baseline, dual_write, new_primary, new_only
+    Advance {
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", default_value = "eb rollout advance")]
+        reason: String,
+    },
+    /// Go back, for all processes, in about a lease's time, whatever the new bus does
+    Rollback {
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// The phase to go back to
+        #[arg(long, value_name = "PHASE", default_value = "baseline", value_parser = phase)]
+        to: eb_rollout::Phase,
+    },
+}
+
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Receipt {
@@ -354,6 +382,10 @@ pub(crate) enum Profile {
 
 fn partition(text: &str) -> Result<PartitionId, String> {
     text.parse().map(PartitionId).map_err(|_| "a partition is a number from 0".to_owned())
+}
+
+fn phase(text: &str) -> Result<eb_rollout::Phase, String> {
+    text.parse().map_err(|_| "use baseline, dual_write, new_primary or new_only".to_owned())
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

@@ -12,6 +12,7 @@ mod manual;
 mod profile;
 mod publish;
 mod receipt;
+mod rollout;
 mod schema;
 mod subscribe;
 mod tail;
@@ -42,6 +43,7 @@ pub(crate) async fn run(ui: &mut Ui, cli: Cli) -> Outcome {
         Command::Subscribe(args) => subscribe::run(ui, &global, &args).await,
         Command::Consumers(args) => consumers::run(ui, &global, &args).await,
         Command::Dlq(what) => dlq::run(ui, &global, what).await,
+        Command::Rollout(args) => rollout::run(ui, &global, args).await,
         Command::Receipt(args) => receipt::run(ui, &global, &args).await,
         Command::Profile(what) => profile::run(ui, &global, what).await,
         Command::Schema(what) => schema::run(ui, what),
