@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::fault::{Fault, Rule};
+use crate::reach;
 use crate::vocabulary::{self, child};
 
 /// The most bytes of one schema file: 256 KiB.
@@ -41,6 +42,11 @@ impl Schema {
         };
         check_identity(file, root, event_type, version, &mut faults);
         check_keywords(file, &value, &mut faults);
+        reach::check(file, &value, &mut faults);
+        if !faults.is_empty() {
+            // What is wrong already is not handed to a compiler: chains may be too long for its stack.
+            return Err(faults);
+        }
         if let Err(error) = jsonschema::options().offline().build(&value) {
             let what = format!("not a JSON Schema of draft 2020-12: {}", error.masked());
             faults.push(Fault::new(file, Rule::Schema, what).at(error.instance_path().to_string()));

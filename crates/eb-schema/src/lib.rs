@@ -10,7 +10,8 @@
 //! * A version is one to three numbers parted by dots (`1`, `1.2`, `1.2.0`), each at most 999,999,999 and without leading zeros, compared as
 //!   numbers; a number that is missing counts as 0, and a type cannot have two versions that are equal.
 //! * A file names itself: `$schema` is draft 2020-12, and `$id` ends in `<event type>:<version>` or `<event type>/<version>`, with or without
-//!   `.json`. It is one object, at most 256 KiB, 64 deep, 20,000 values, and refers to nothing outside itself. No key stands twice, and
+//!   `.json`. It is one object, at most 256 KiB, 64 deep, 20,000 values, and refers to nothing outside itself, on ways of at most 512 schemas
+//!   ([`MAX_REACH`]: a chain of references is followed on the stack). No key stands twice, and
 //!   a keyword that the draft does not know is a fault unless it starts with `x-` (a `requird` would otherwise check nothing and say nothing).
 //!
 //! # The lock
@@ -89,6 +90,7 @@ mod fault;
 mod files;
 mod lock;
 mod name;
+mod reach;
 mod vocabulary;
 
 pub use catalogue::{Catalogue, Listed, Release, Requirement};
@@ -98,3 +100,4 @@ pub use fault::{Fault, Rule};
 pub use files::{MAX_FILES, SchemaFiles, write_lock};
 pub use lock::{Lock, Released};
 pub use name::{Version, check_event_type, path_of};
+pub use reach::MAX_REACH;

@@ -189,6 +189,40 @@ fn large_and_deep_files_are_refused() {
     }
 }
 
+/// A chain of references, of this many definitions.
+fn chain(links: usize, leaf: &str) -> Value {
+    let mut definitions: serde_json::Map<_, _> =
+        (0..links).map(|i| (format!("d{i}"), json!({"$ref": format!("#/$defs/d{}", i + 1)}))).collect();
+    definitions.insert(format!("d{links}"), json!({ "type": leaf }));
+    json!({"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": definitions})
+}
+
+#[test]
+fn chains_of_references_are_bounded_by_what_a_stack_holds() {
+    let place = Place::new();
+    place.put("a.b.added", "1", &chain(eb_schema::MAX_REACH, "integer"));
+    place.put("a.b.added", "2", &json!({"properties": {"a": {"$ref": "#/$defs/none"}}}));
+    let faults = place.faults();
+    assert!(faults[0].contains("parts and references go on for up to 515 schemas"), "{faults:?}");
+    assert!(
+        faults[1].starts_with("events/a.b.added/2.json#/properties/a/$ref: `$ref` \"#/$defs/none\" leads to no schema of this file"),
+        "{faults:?}"
+    );
+    // The longest ones that are taken can be compiled and compared on the two megabytes that a thread has.
+    let place = Place::new();
+    place.put("a.b.added", "1.0", &chain(eb_schema::MAX_REACH - 3, "integer"));
+    place.put("a.b.added", "1.1", &chain(eb_schema::MAX_REACH - 3, "number"));
+    let catalogue = Catalogue::read(&place.events());
+    assert!(catalogue.check_before_release(Requirement::None).is_empty());
+    let compared = eb_schema::compare(
+        catalogue.get("a.b.added", "1.0").unwrap(),
+        catalogue.get("a.b.added", "1.1").unwrap(),
+    );
+    assert_ne!(compared.forward, eb_schema::Answer::Yes);
+    let validator = jsonschema::validator_for(catalogue.get("a.b.added", "1.0").unwrap().value()).unwrap();
+    assert!(!validator.is_valid(&json!({"a": "x"})));
+}
+
 #[test]
 fn a_folder_that_is_not_there_is_a_fault() {
     let faults = Catalogue::read(Path::new("/nowhere/events")).check(Requirement::Backward);
