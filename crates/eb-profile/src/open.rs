@@ -171,6 +171,10 @@ impl Platform {
             None => Ok(()),
         };
         let publisher = self.bus.publisher.close().await;
+        #[cfg(feature = "rollout")]
+        if let Some(rollout) = &self.bus.rollout {
+            rollout.control().close().await;
+        }
         let reader = self.bus.reader.close().await;
         gate?;
         publisher?;

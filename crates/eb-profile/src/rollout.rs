@@ -149,8 +149,7 @@ enum StateKind {
 
 fn read_state(section: &Section<'_>, old: BusKind, base: &Path) -> Result<RolloutState, ProfileError> {
     let state = section.section("state", &[&["kind", "root"], postgres::KEYS].concat())?;
-    let kinds =
-        [("file", StateKind::File), ("postgres", StateKind::Postgres), ("memory", StateKind::Memory)];
+    let kinds = [("file", StateKind::File), ("postgres", StateKind::Postgres), ("memory", StateKind::Memory)];
     Ok(match state.required("kind")?.one_of(&kinds)? {
         StateKind::File => RolloutState::File { root: state.required("root")?.path_from(base)? },
         StateKind::Postgres => RolloutState::Postgres(postgres::read(&state, old, base)?),
@@ -236,10 +235,7 @@ pub(crate) mod opened {
         Ok(bus)
     }
 
-    async fn registers(
-        profile: &Profile,
-        state: &RolloutState,
-    ) -> Result<Arc<dyn RegisterStore>, OpenError> {
+    async fn registers(profile: &Profile, state: &RolloutState) -> Result<Arc<dyn RegisterStore>, OpenError> {
         match state {
             #[cfg(feature = "file")]
             RolloutState::File { root } => Ok(Arc::new(eb_store_local::FileRegisterStore::open(root))),
@@ -282,12 +278,9 @@ pub(crate) mod opened {
                 admin: opened.admin.clone(),
                 publisher: publisher(lazy.clone()),
             }),
-            Err(error) if error.is_retryable() => Ok(SideBus {
-                name,
-                reader: lazy.clone(),
-                admin: lazy.clone(),
-                publisher: publisher(lazy),
-            }),
+            Err(error) if error.is_retryable() => {
+                Ok(SideBus { name, reader: lazy.clone(), admin: lazy.clone(), publisher: publisher(lazy) })
+            }
             Err(error) => Err(error.into()),
         }
     }
