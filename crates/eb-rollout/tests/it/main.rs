@@ -5,6 +5,7 @@
 
 mod bent;
 mod conformance;
+mod files;
 mod mirroring;
 mod random;
 mod support;

@@ -1,0 +1,92 @@
+//! A bus that takes one writer process only: its writer's part is over when its epoch is, and the mirror's worker of another process
+//! takes it over, and gives it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eb_contract::{BoxFuture, EventBusAdmin, EventBusPublisher, EventBusReader, Result};
+use eb_file::{FileBus, FileBusConfig};
+use eb_memory::{MemoryBus, MemoryRegisterStore};
+use eb_rollout::{Phase, PublisherFactory, RolloutBus, RolloutConfig, RolloutParts, SideBus};
+
+use crate::support::{event, quick, read_chain, side, topic};
+
+/// As one process opens it: with locks of its own.
+fn file_side(root: &std::path::Path) -> SideBus {
+    let bus = FileBus::open(FileBusConfig { create: true, ..FileBusConfig::new(root) }).unwrap();
+    let of = bus.clone();
+    let publisher: PublisherFactory =
+        Arc::new(move || -> BoxFuture<'static, Result<Arc<dyn EventBusPublisher>>> {
+            let publisher: Arc<dyn EventBusPublisher> = Arc::new(of.publisher());
+            Box::pin(async move { Ok(publisher) })
+        });
+    let (reader, admin) = (Arc::new(bus.reader()), Arc::new(bus.admin()));
+    SideBus { name: "file".to_owned(), reader, admin, publisher }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_one_writer_of_a_file_bus_changes_with_the_epoch_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (memory, registers) = (Arc::new(MemoryBus::new()), MemoryRegisterStore::new());
+    let parts = || RolloutParts {
+        old: file_side(folder.path()),
+        new: side("memory", &memory),
+        registers: Arc::new(registers.clone()),
+    };
+    let config = RolloutConfig { lease: Duration::from_millis(100), ..quick() };
+    let worker = RolloutBus::open(parts(), config.clone()).await.unwrap();
+    let writer = RolloutBus::open(parts(), RolloutConfig { workers: false, ..config }).await.unwrap();
+    worker.admin().create_topic(&topic(), 1).await.unwrap();
+    let publisher = writer.publisher();
+    let mut n = 0;
+    let mut places = Vec::new();
+    let steps = [
+        Phase::DualWrite,
+        Phase::NewPrimary,
+        Phase::Baseline,
+        Phase::DualWrite,
+        Phase::NewPrimary,
+        Phase::NewOnly,
+        Phase::Baseline,
+    ];
+    for to in steps {
+        let now = worker.control().status().await.unwrap().state.phase;
+        if to > now {
+            worker.control().advance("forward").await.unwrap();
+        } else {
+            worker.control().rollback(to, "back").await.unwrap();
+        }
+        for _ in 0..20 {
+            // A lock that is just being given up is worth another try.
+            let at = loop {
+                match publisher.publish(&topic(), event("k", n)).await {
+                    Ok(at) => break at,
+                    Err(error) if error.is_retryable() => tokio::task::yield_now().await,
+                    Err(error) => panic!("{to}: {error}"),
+                }
+            };
+            places.push(at);
+            n += 1;
+        }
+        if to.is_mirrored() {
+            // In reverse the worker writes to the files.
+            let wanted = worker.control().status().await.unwrap().state.mirror_run;
+            loop {
+                let status = worker.control().status().await.unwrap();
+                if status.mirror.is_some_and(|m| m.run == wanted && m.copied > 0) {
+                    break;
+                }
+                publisher.publish(&topic(), event("other", n)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+    let read = read_chain(&writer.reader(), &topic()).await;
+    let of_key: Vec<_> =
+        read.iter().filter(|r| r.partition_key.as_str() == "k").map(|r| r.eb_ref.clone()).collect();
+    assert_eq!(of_key, places);
+    publisher.close().await.unwrap();
+    worker.control().close().await;
+    let head = FileBus::open(FileBusConfig::new(folder.path())).unwrap().reader();
+    assert!(head.head(&topic(), eb_contract::PartitionId(0)).await.unwrap().last.is_some());
+}
