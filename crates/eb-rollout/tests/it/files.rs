@@ -12,7 +12,7 @@ use eb_rollout::{Phase, PublisherFactory, RolloutBus, RolloutConfig, RolloutPart
 use crate::support::{event, quick, read_chain, side, topic};
 
 /// As one process opens it: with locks of its own.
-fn file_side(root: &std::path::Path) -> SideBus {
+pub(crate) fn file_side(root: &std::path::Path) -> SideBus {
     let bus = FileBus::open(FileBusConfig { create: true, ..FileBusConfig::new(root) }).unwrap();
     let of = bus.clone();
     let publisher: PublisherFactory =

@@ -7,6 +7,8 @@ mod bent;
 mod conformance;
 mod files;
 mod mirroring;
+#[cfg(unix)]
+mod process;
 mod random;
 mod support;
 mod switching;
