@@ -147,6 +147,62 @@ async fn opening_reads_from_where_a_reservation_began_though_the_checkpoint_lies
 }
 
 #[tokio::test]
+async fn opening_reads_from_where_the_oldest_of_several_reservations_began() {
+    let world = shared().await;
+    let gate = world.open().await;
+    let head = async || world.bus.reader().head(&topic(TRAFFIC), first_partition()).await.unwrap().cut;
+    let mut crashed = Vec::new();
+    for n in 0..3 {
+        let event = keyed("a", n);
+        let start = vec![(first_partition(), head().await)];
+        let key = reserve_elsewhere_from(&world, &event, Timestamp::now(), start).await;
+        crashed.push((key, publish_elsewhere(&world, &event, "a").await));
+        gate.admit(keyed("b", n)).await.unwrap();
+    }
+    gate.close().await.unwrap();
+    // In whatever order the index tells of them.
+    world.index.reservations.lock().elsewhere.rotate_left(1);
+    let _gate = world.open().await;
+    for (key, there) in crashed {
+        assert_eq!(world.index.get(key).await.unwrap().map(|e| e.eb_ref), Some(there));
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_one_reservation_names_is_read_from_its_beginning_for_an_older_one() {
+    let world = World::with(MemoryConfig::stream_like(), 1, MemoryAdmissionIndex::new()).await;
+    world.index.shared.store(true, Ordering::SeqCst);
+    let gate = world.open().await;
+    let old = keyed("a", 1);
+    let start = vec![(first_partition(), Cut::Begin)];
+    let key = reserve_elsewhere_from(&world, &old, Timestamp::now(), start.clone()).await;
+    world.bus.faults().split(&topic(TRAFFIC), first_partition()).unwrap();
+    let there = publish_elsewhere(&world, &old, "a").await;
+    let behind = gate.admit(keyed("a", 2)).await.unwrap().eb_ref.unwrap();
+    let named = [start, vec![(there.partition_id, Cut::past(behind.offset))]].concat();
+    reserve_elsewhere_from(&world, &keyed("a", 3), Timestamp::now(), named).await;
+    world.index.reservations.lock().elsewhere.reverse();
+    gate.close().await.unwrap();
+    let _gate = world.open().await;
+    assert_eq!(world.index.get(key).await.unwrap().map(|e| e.eb_ref), Some(there));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_outcome_is_looked_for_from_its_reservation_though_the_checkpoint_lies_behind() {
+    let world = shared().await;
+    let gate = world.open().await;
+    world.unknown(true);
+    gate.admit(keyed("a", 1)).await.unwrap_err();
+    // The first look fails, and the next one comes a while later.
+    world.bus.faults().fail_next_read(Error::new(ErrorKind::Unavailable, "read", "gone"));
+    gate.admit(keyed("b", 1)).await.unwrap();
+    gate.checkpoint().await.unwrap();
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(gate.admit(keyed("a", 1)).await.unwrap().decision, Decision::Duplicate);
+    assert_eq!(world.log(TRAFFIC).await.len(), 2);
+}
+
+#[tokio::test]
 async fn of_two_copies_a_look_names_the_one_that_the_index_has_come_to_know_meanwhile() {
     let world = shared().await;
     let gate = world.open().await;
