@@ -1,5 +1,6 @@
 //! Support code of the whole-system tests: what was said about a log, and holding the log to it.
 
+pub mod consumers;
 pub mod facts;
 pub mod fuzz;
 pub mod ledger;
