@@ -115,7 +115,10 @@ impl Dispatcher {
                     while let Some(done) = self.work.try_join_next_with_id() {
                         self.done(done);
                     }
-                    self.give_answers();
+                    if self.give_answers() > 1 {
+                        // Those who were answered publish again, as a rule: the next call is to have their records too.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 () = self.intake.arrived() => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
@@ -251,11 +254,13 @@ impl Dispatcher {
         }
     }
 
-    fn give_answers(&mut self) {
+    /// Gives back how many there were.
+    fn give_answers(&mut self) -> usize {
         let closing = self.closing;
         let unfinished = &mut self.unfinished;
-        let mut freed = 0;
+        let (mut freed, mut given) = (0, 0);
         let mut answer = |settled: Vec<super::scheduler::Settled>| {
+            given = settled.len();
             for one in settled {
                 freed += one.cost;
                 if closing && let Err(error) = &one.result {
@@ -272,13 +277,14 @@ impl Dispatcher {
             answer(self.scheduler.take_settled());
             self.scheduler.answers_given();
             door.release(freed);
-            return;
+            return given;
         }
         let settled = self.scheduler.take_settled();
         if !settled.is_empty() {
             answer(settled);
             self.intake.door().release(freed);
         }
+        given
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use eb_contract::{
     EbRef, EnvelopeRef, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionKey, PublishRecord,
     ReadLimit, ReadState, Record, StartAt, Topic,
 };
-use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames};
+use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames, Timeouts};
 use eb_testkit::services::{self, LocalStack};
 use tokio::sync::watch;
 
@@ -16,7 +17,10 @@ use crate::publish_support::{number, record, told};
 
 async fn bus_with(url: &str, shards: u32) -> (KinesisBus, Topic) {
     let streams = StreamNames { prefix: own_prefix(), ..StreamNames::default() };
-    let bus = KinesisBus::open(KinesisConfig { streams, ..KinesisConfig::emulator(url) }).await.unwrap();
+    // The engine shares its machine with every other suite, and an answer that is late would count as lost.
+    let timeouts = Timeouts { attempt: Duration::from_secs(60), ..Timeouts::default() };
+    let config = KinesisConfig { streams, timeouts, ..KinesisConfig::emulator(url) };
+    let bus = KinesisBus::open(config).await.unwrap();
     let topic = Topic::new("published").unwrap();
     bus.admin().create_topic(&topic, shards).await.unwrap();
     (bus, topic)
