@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use eb_contract::stores::{AdmissionIndex, CheckpointStore};
-use eb_contract::{Error, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader};
+use eb_contract::{Error, ErrorKind, EventBusAdmin, EventBusGroups, EventBusPublisher, EventBusReader};
 
 use crate::error::OpenError;
 use crate::model::{
@@ -42,6 +42,15 @@ enum Claims {
 }
 
 impl Bus {
+    /// The consumer groups that the service keeps, where it does.
+    pub(crate) fn groups(&self) -> Option<Arc<dyn EventBusGroups>> {
+        match &self.claims {
+            Claims::None => None,
+            #[cfg(feature = "redis")]
+            Claims::Redis(bus) => Some(Arc::new(bus.groups())),
+        }
+    }
+
     /// To be called before a gate reads the log.
     ///
     /// # Errors

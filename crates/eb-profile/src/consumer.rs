@@ -7,8 +7,8 @@ use std::time::Duration;
 use eb_consumer::{ConsumerBuilder, ConsumerSource, EventConsumer, OnTheirOwn, Stores};
 use eb_contract::stores::{CheckpointStore, DeadLetterStore, LeaseStore, ProcessedStore};
 use eb_contract::{
-    BoxFuture, Capabilities, Cursor, Error, EventBusReader, Head, OffsetKind, PartitionId, Result, StartAt,
-    Topic, TopicPartitions,
+    BoxFuture, Capabilities, Cursor, Error, EventBusGroups, EventBusReader, Head, OffsetKind, PartitionId,
+    Result, StartAt, Topic, TopicPartitions,
 };
 
 use crate::backend::{self, Purpose};
@@ -25,6 +25,15 @@ pub enum ConsumerMode {
     Required,
     /// For development: it starts on a bus in the process, loudly.
     Degraded,
+}
+
+/// Where consumers get their records from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConsumerSourceKind {
+    /// From the log, each partition from its checkpoint on.
+    Log,
+    /// From the consumer groups that the service itself keeps: Redis.
+    Groups,
 }
 
 /// A store of consumers.
@@ -46,6 +55,8 @@ pub enum ConsumerStoreConfig {
 pub struct ConsumersConfig {
     /// `mode`.
     pub mode: ConsumerMode,
+    /// `source`.
+    pub source: ConsumerSourceKind,
     /// `lease_store`: which worker reads which partition.
     pub lease_store: ConsumerStoreConfig,
     /// `processed_store`: what was handled.
@@ -56,7 +67,7 @@ pub struct ConsumersConfig {
     pub keep_marks: Duration,
 }
 
-const KEYS: &[&str] = &["mode", "lease_store", "processed_store", "dead_letter_store", "retention"];
+const KEYS: &[&str] = &["mode", "source", "lease_store", "processed_store", "dead_letter_store", "retention"];
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -75,6 +86,7 @@ pub(crate) fn read(
     let section = wiring.section_or_empty("consumers", KEYS)?;
     let modes = [("required", ConsumerMode::Required), ("degraded", ConsumerMode::Degraded)];
     let mode = section.choice("mode", &modes)?;
+    let source = read_source(&section, kind)?;
     let store = |key| read_store(&section, key, kind, checkpoints, base);
     let (lease_store, processed_store, dead_letter_store) =
         (store("lease_store")?, store("processed_store")?, store("dead_letter_store")?);
@@ -82,7 +94,23 @@ pub(crate) fn read(
     // The longest is a hundred years.
     let hours = retention.number_or("marks_hours", 1..=876_000, 168)?;
     let keep_marks = Duration::from_secs(hours * 3600);
-    Ok(ConsumersConfig { mode, lease_store, processed_store, dead_letter_store, keep_marks })
+    Ok(ConsumersConfig { mode, source, lease_store, processed_store, dead_letter_store, keep_marks })
+}
+
+fn read_source(consumers: &Section<'_>, bus: BusKind) -> Result<ConsumerSourceKind, ProfileError> {
+    const SOURCES: &[(&str, ConsumerSourceKind)] =
+        &[("log", ConsumerSourceKind::Log), ("groups", ConsumerSourceKind::Groups)];
+    let source = consumers.choice("source", SOURCES)?;
+    if source == ConsumerSourceKind::Groups && bus != BusKind::Redis {
+        let what = format!("a bus of kind {} keeps no consumer groups, only redis does", bus.as_str());
+        let written = consumers.optional("source")?;
+        let at = written.as_ref().map_or(consumers.at, |w| w.at);
+        return Err(consumers
+            .reading
+            .error(at, &consumers.full("source"), what)
+            .advise("use `source: log`, which reads any bus".to_owned()));
+    }
+    Ok(source)
 }
 
 fn read_store(
@@ -157,6 +185,7 @@ fn read_store(
 pub struct Consumers {
     profile: Profile,
     reader: Arc<dyn EventBusReader>,
+    groups: Option<Arc<dyn EventBusGroups>>,
     stores: Stores,
 }
 
@@ -179,12 +208,13 @@ pub async fn open_consumers_with(name_or_path: &str, env: &Env) -> Result<Consum
     let profile = Profile::load_with(name_or_path, env)?;
     let checkpoints = backend::open_checkpoints(&profile)?;
     let stores = open_stores(&profile, checkpoints).await?;
-    let reader: Arc<dyn EventBusReader> = match backend::open_bus(&profile, Purpose::Reading).await {
-        Ok(bus) => bus.reader,
-        Err(OpenError::Bus(error)) => Arc::new(Unopened::new(error)),
-        Err(other) => return Err(other),
-    };
-    Ok(Consumers { profile, reader, stores })
+    let (reader, groups): (Arc<dyn EventBusReader>, _) =
+        match backend::open_bus(&profile, Purpose::Reading).await {
+            Ok(bus) => (bus.reader.clone(), bus.groups()),
+            Err(OpenError::Bus(error)) => (Arc::new(Unopened::new(error)), None),
+            Err(other) => return Err(other),
+        };
+    Ok(Consumers { profile, reader, groups, stores })
 }
 
 impl Consumers {
@@ -212,8 +242,16 @@ impl Consumers {
     /// In mode `degraded`, when the substitute cannot be made.
     pub async fn builder(&self, subscriber_name: &str) -> Result<ConsumerBuilder<OnTheirOwn>, OpenError> {
         let config = &self.profile.wiring.consumers;
+        let reader = Arc::clone(&self.reader);
+        let source = match (config.source, &self.groups) {
+            (ConsumerSourceKind::Groups, Some(groups)) => {
+                ConsumerSource::Groups { groups: Arc::clone(groups), reader }
+            }
+            // A bus that could not be opened has no groups either; its reader says why.
+            (ConsumerSourceKind::Groups, None) | (ConsumerSourceKind::Log, _) => ConsumerSource::Log(reader),
+        };
         let builder = EventConsumer::builder(subscriber_name)
-            .source(ConsumerSource::Log(Arc::clone(&self.reader)))
+            .source(source)
             .stores(self.stores.clone())
             .keep_marks(config.keep_marks);
         match config.mode {

@@ -39,6 +39,7 @@
 //! | `wiring.quarantine.kind` | `file`, `memory` | required |
 //! | `wiring.quarantine.root` | for `file`: the folder of a bus of its own, topic [`QUARANTINE_TOPIC`] | for `file` |
 //! | `wiring.consumers.mode` | `required`: without its bus a consumer does not start; `degraded`: for development, it then runs on a bus in the process, loudly | `required` |
+//! | `wiring.consumers.source` | `log`: any bus, from a checkpoint on; `groups`: the consumer groups that a Redis keeps | `log` |
 //! | `wiring.consumers.lease_store.kind`, `.processed_store.kind`, `.dead_letter_store.kind` | `embedded`, `memory`, `postgres` (the database of the checkpoint store) | as the checkpoint store: `file` → `embedded` |
 //! | `wiring.consumers.<store>.path` | for `embedded`: its folder | `consumers` below the checkpoint store's root |
 //! | `wiring.consumers.retention.marks_hours` | how long marks are kept behind the checkpoint, 1–876,000 | 168 |
@@ -148,12 +149,13 @@ mod yaml;
 
 pub use backend::Purpose;
 pub use builtin::built_in_schemas;
+pub use consumer::{
+    ConsumerMode, ConsumerSourceKind, ConsumerStoreConfig, Consumers, ConsumersConfig, open_consumers,
+    open_consumers_with,
+};
 /// Checking and repairing a file bus: for `eb verify`.
 #[cfg(feature = "file")]
 pub use eb_file::verify as file_verify;
-pub use consumer::{
-    ConsumerMode, ConsumerStoreConfig, Consumers, ConsumersConfig, open_consumers, open_consumers_with,
-};
 pub use error::{OpenError, Place, ProfileError};
 pub use gate::QUARANTINE_TOPIC;
 pub use interpolate::{Env, MAX_EXPANDED_BYTES, VariableUse};

@@ -4,9 +4,9 @@
 mod checkpoints;
 mod face;
 mod ingest;
-mod lint;
 #[cfg(all(feature = "kinesis", feature = "postgres"))]
 mod kinesis_local;
+mod lint;
 #[cfg(all(unix, feature = "redis", feature = "postgres"))]
 mod on_redis;
 #[cfg(feature = "postgres")]

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
-use eb_testkit::services::{Redis, RedisOptions, Signal, TestDatabase};
+use eb_testkit::services::{Redis, RedisOptions, RedisReply, Signal, TestDatabase};
 use serde_json::json;
 
 use crate::{AUDIT, Place, Ran, event, events, ids, numbered};
@@ -220,4 +220,36 @@ fn an_ingest_goes_on_through_a_killed_and_restarted_server_and_every_receipt_is_
     for receipt in &receipts {
         assert_eq!(lies.get(&at(&receipt["eb_ref"])), Some(&receipt["event_id"]), "{receipt}");
     }
+}
+
+#[test]
+fn a_consumer_of_a_group_of_the_service_handles_each_event_once_and_acknowledges_it() {
+    let platform = Platform::new();
+    let groups = [("EB_CONSUMER_SOURCE", "groups")];
+    let handled = platform.place.path("handled");
+    let append = format!("cat >> {}; echo >> {}", handled.display(), handled.display());
+    let subscribe = ["subscribe", "--topic", AUDIT, "--until-head", "--name", "scoring", "--shell"];
+    let subscribe = [&subscribe[..], &["--concurrency", "1", "--exec", &append, ";"]].concat();
+    for (range, all) in [(1..=12, 1..=12), (13..=20, 1..=20)] {
+        platform.place.write("events.ndjson", &events(range));
+        platform.eb(&["ingest", "events.ndjson"]).ended(0);
+        platform.eb_with(&subscribe, &groups).ended(0);
+        let text = std::fs::read_to_string(&handled).unwrap();
+        let envelopes: Vec<serde_json::Value> =
+            text.lines().filter(|l| !l.is_empty()).map(|l| serde_json::from_str(l).unwrap()).collect();
+        let mut seen: Vec<_> = envelopes.iter().map(|e| e["event_id"].as_str().unwrap().to_owned()).collect();
+        seen.sort();
+        let mut expected = numbered(all);
+        expected.sort();
+        assert_eq!(seen, expected);
+    }
+    let mut wire = platform.redis.wire().unwrap();
+    let RedisReply::List(pending) = wire.must(&["XPENDING", "{eb}:s:fp.bus.audit.v1:0", "scoring"]).unwrap()
+    else {
+        panic!("there is a group")
+    };
+    assert_eq!(pending[0], RedisReply::Number(0), "all are acknowledged");
+
+    let ran = platform.eb_with(&subscribe, &[("EB_CONSUMER_SOURCE", "groups"), ("EVENT_BUS_KIND", "file")]);
+    assert!(line(ran, 1).contains("a bus of kind file keeps no consumer groups"));
 }
