@@ -20,7 +20,7 @@ fn config(stream: bool) -> MemoryConfig {
     MemoryConfig { max_batch_records: 2_000, max_envelope_bytes: 300_000, ..config }
 }
 
-fn expect_caught(what: &str, scenario: &str, by_hanging: bool, verdict: Verdict) {
+pub(crate) fn expect_caught(what: &str, scenario: &str, by_hanging: bool, verdict: Verdict) {
     match verdict {
         Verdict::Failed(failure) => {
             let hung = failure.to_string().contains("it hangs");
@@ -36,16 +36,16 @@ fn bus_with(bend: Bend, stream: bool, hangs: bool) -> BentFactory {
 }
 
 /// Whether the scenario found something, rather than ran out of time.
-fn failed(verdict: Verdict) -> bool {
+pub(crate) fn failed(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Failed(failure) if !failure.to_string().contains("it hangs"))
 }
 
-fn names<C>(scenarios: &[Scenario<C>]) -> Vec<&'static str> {
+pub(crate) fn names<C>(scenarios: &[Scenario<C>]) -> Vec<&'static str> {
     scenarios.iter().map(|s| s.name).collect()
 }
 
 /// A scenario that passes on everything proves nothing.
-fn every_scenario_fails(scenarios: &[&'static str], fails_somewhere: impl Fn(&str) -> bool) {
+pub(crate) fn every_scenario_fails(scenarios: &[&'static str], fails_somewhere: impl Fn(&str) -> bool) {
     let never: Vec<_> = scenarios.iter().filter(|s| !fails_somewhere(s)).collect();
     assert!(never.is_empty(), "pass on everything that is broken: {never:?}");
 }

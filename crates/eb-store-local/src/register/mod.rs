@@ -3,7 +3,7 @@
 //! # Layout
 //! ```text
 //! <root>/registers/<name>.register   one line of JSON (the header), then the value's bytes
-//! <root>/registers/<name>.lock       locked during each call; never read, never removed
+//! <root>/registers/<name>.lock       locked during each swap; never read, never removed
 //! <root>/registers/<name>.new        a value that is being written
 //! ```
 //! The header holds `format` (1), `name`, `version`, `len` and `xxh3` of the value, and `history`: the newest changes,
@@ -11,8 +11,9 @@
 //!
 //! # Protocol
 //! - **swap**, under the exclusive lock: read, compare, write `.new`, fsync it, rename it over `.register`, fsync the folder.
-//! - **load**, under the shared lock: read. A version that this handle sees for the first time may have been renamed by a
-//!   process that died before it synced the folder, so the folder is synced before it is shown.
+//! - **load**, without a lock, so that a process that is stopped while it looks holds nobody up: read. A rename shows the former
+//!   file or the new one, whole. A version that this handle sees for the first time may have been renamed by a process that has not
+//!   synced the folder yet, or never will, so the folder is synced before it is shown.
 //!
 //! So a value is shown only when it is durable, and calls take effect one after the other. The lock is the system's (`flock`):
 //! it ends with its process. All processes must be on one machine, or on a file system whose locks reach as far.
@@ -101,18 +102,13 @@ impl Shared {
     fn read(&self, op: &'static str, name: &RegisterName) -> Result<Option<Stored>> {
         let path = self.file(name, "register");
         match fs::read(&path) {
-            Ok(bytes) => Stored::decode(op, &path, name, bytes.into()).map(Some),
+            Ok(bytes) => Stored::decode(op, &path, name, &bytes.into()).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(failed(op, &path, e)),
         }
     }
 
     fn load(&self, op: &'static str, name: &RegisterName) -> Result<Option<Stored>> {
-        // Where nobody ever wrote there is nothing to lock, and a reader makes nothing.
-        if !self.file(name, "lock").exists() {
-            return Ok(None);
-        }
-        let _lock = self.lock(op, name, false)?;
         let Some(stored) = self.read(op, name)? else { return Ok(None) };
         let version = stored.value.version;
         if self.synced.lock().get(name) != Some(&version) {
@@ -125,7 +121,7 @@ impl Shared {
     fn swap(&self, name: &RegisterName, expected: u64, value: Bytes, reason: &str) -> Result<Versioned> {
         check_swap(name, &value, reason)?;
         self.make_folder()?;
-        let _lock = self.lock(SWAP, name, true)?;
+        let _lock = self.lock(SWAP, name)?;
         let stored = self.read(SWAP, name)?;
         let current = stored.as_ref().map_or(0, |s| s.value.version);
         if current != expected {
@@ -163,20 +159,15 @@ impl Shared {
         Ok(())
     }
 
-    fn lock(&self, op: &'static str, name: &RegisterName, exclusive: bool) -> Result<File> {
+    fn lock(&self, op: &'static str, name: &RegisterName) -> Result<File> {
         let path = self.file(name, "lock");
         let mut options = OpenOptions::new();
-        // A reader may have no right to write; a writer makes the file.
-        if exclusive {
-            options.read(true).write(true).create(true).truncate(false);
-        } else {
-            options.read(true);
-        }
+        options.read(true).write(true).create(true).truncate(false);
         let file = options.open(&path).map_err(|e| failed(op, &path, e))?;
         let started = Instant::now();
         let mut pause = Duration::from_micros(100);
         loop {
-            match if exclusive { file.try_lock() } else { file.try_lock_shared() } {
+            match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::Error(e)) => return Err(failed(op, &path, e)),
                 Err(TryLockError::WouldBlock) if started.elapsed() >= PATIENCE => {

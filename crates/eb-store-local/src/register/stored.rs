@@ -61,7 +61,7 @@ impl Stored {
         bytes
     }
 
-    pub(super) fn decode(op: &'static str, path: &Path, name: &RegisterName, bytes: Bytes) -> Result<Self> {
+    pub(super) fn decode(op: &'static str, path: &Path, name: &RegisterName, bytes: &Bytes) -> Result<Self> {
         let corrupt = |what: &str| {
             let kind = ErrorKind::Corrupt { file: path.display().to_string(), line: None, byte: None };
             Error::new(kind, op, what)
