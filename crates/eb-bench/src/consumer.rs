@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use canonical_envelope::Envelope;
+use eb_checkpoint_pg::{PgCheckpointStore, PgConfig, PgDeadLetters, PgLeases, PgProcessed};
 use eb_consumer::{ConsumerSource, EventConsumer, Stores};
 use eb_contract::{
     EnvelopeRef, EventBusPublisher, EventBusReader, PartitionId, PartitionKey, PublishRecord, ReadLimit,
     ReadState, StartAt, Topic,
 };
-use eb_file::{FileBus, FileBusConfig};
+use eb_file::{FileBus, FileBusConfig, FileCheckpointStore};
 use eb_memory::{MemoryCheckpointStore, MemoryDeadLetters, MemoryLeases, MemoryProcessed};
+use eb_store_local::{EmbeddedDeadLetters, EmbeddedLeases, EmbeddedProcessed, MarksConfig};
 use eb_testkit::events::{Generator, Mix};
+#[cfg(unix)]
+use eb_testkit::services::{Postgres, PostgresOptions};
 use tokio::sync::Notify;
 
 use crate::Options;
@@ -146,6 +150,27 @@ fn memory_stores() -> Stores {
     }
 }
 
+/// As the `local` profile has them: everything on disk, synced.
+fn embedded_stores(folder: &Path) -> Stores {
+    Stores {
+        checkpoints: Arc::new(FileCheckpointStore::open(folder)),
+        processed: Arc::new(EmbeddedProcessed::open(&MarksConfig::new(folder))),
+        dead_letters: Arc::new(EmbeddedDeadLetters::open(folder)),
+        leases: Arc::new(EmbeddedLeases::open(folder)),
+    }
+}
+
+/// In a schema of its own, made anew.
+async fn postgres_stores(url: &str, run: u64) -> Result<Stores> {
+    let config = PgConfig { schema: format!("bench_{run}"), ..PgConfig::new(url) };
+    Ok(Stores {
+        checkpoints: Arc::new(PgCheckpointStore::open(&config).await?),
+        processed: Arc::new(PgProcessed::open(&config).await?),
+        dead_letters: Arc::new(PgDeadLetters::open(&config).await?),
+        leases: Arc::new(PgLeases::open(&config).await?),
+    })
+}
+
 fn read_envelope(bytes: &[u8]) -> Result<()> {
     let envelope = Envelope::parse(bytes)?;
     std::hint::black_box(envelope.dedupe_key());
@@ -165,6 +190,31 @@ pub(crate) fn run(options: &Options, scratch: &Path) -> Result<Vec<Row>> {
                 .against("bare replay"),
             Case::new("consumer, stores in memory", |_| runtime()?.block_on(log.consume(memory_stores())))
                 .against("bare replay"),
+            Case::new("consumer, embedded stores", |f| runtime()?.block_on(log.consume(embedded_stores(f))))
+                .against("bare replay")
+                .at_least("thousand/s", 100.0),
+        ],
+    )
+}
+
+/// A consumer whose marks and checkpoints are in a Postgres that syncs. The server is started for the run.
+#[cfg(unix)]
+pub(crate) fn postgres(options: &Options, scratch: &Path) -> Result<Vec<Row>> {
+    let log = Log::fill(scratch.join("consumer-log"), options.scale(200_000))?;
+    let server = Postgres::start(&PostgresOptions::default())?;
+    let (url, mut run) = (server.url(), 0);
+    measure(
+        "consumer, no-op handler, stores in Postgres, fsync on",
+        options.rounds,
+        scratch,
+        vec![
+            Case::new("bare replay", |_| log.replay(|_| Ok(()))),
+            Case::new("consumer, stores in Postgres", |_| {
+                run += 1;
+                runtime()?.block_on(async { log.consume(postgres_stores(&url, run).await?).await })
+            })
+            .against("bare replay")
+            .at_least("thousand/s", 10.0),
         ],
     )
 }

@@ -72,13 +72,15 @@ const GROUPS: &[(&str, Group)] = &[
     ("index", |o, _| index::run(o)),
     ("consumer", consumer::run),
     #[cfg(unix)]
+    ("consumer-postgres", consumer::postgres),
+    #[cfg(unix)]
     ("redis", redis::run),
     ("kinesis", kinesis::run),
     ("kinesis-read", kinesis_read::run),
 ];
 
 /// Groups that run only when they are named: they need more than this workspace.
-const NAMED_ONLY: &[&str] = &["kinesis", "kinesis-read", "redis"];
+const NAMED_ONLY: &[&str] = &["kinesis", "kinesis-read", "redis", "consumer-postgres"];
 
 fn run(options: &Options) -> Result<()> {
     if let Some(unknown) = options.groups.iter().find(|g| GROUPS.iter().all(|(name, _)| name != g)) {
