@@ -13,6 +13,7 @@ mod raw;
 #[cfg(unix)]
 mod redis;
 mod replay;
+mod rollout;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use crate::measure::{Result, Row};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Options {
-    /// Groups to run: publish, replay, open, gate, index, consumer (these if none is named), kinesis (needs Node and npm), redis
+    /// Groups to run: publish, replay, open, gate, index, rollout, consumer (these if none is named), kinesis (needs Node and npm), redis
     /// (needs a redis-server)
     groups: Vec<String>,
     /// Rounds that count; one more warms up
@@ -70,6 +71,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("open", replay::open),
     ("gate", gate::run),
     ("index", |o, _| index::run(o)),
+    ("rollout", rollout::run),
     ("consumer", consumer::run),
     #[cfg(unix)]
     ("consumer-postgres", consumer::postgres),
