@@ -7,8 +7,10 @@
 //!
 //! A profile on Kinesis or Redis is run against LocalStack or Redis, and Postgres, started for the run unless they are up,
 //! and then the same events go through the same gate onto the file bus: the digests over the per-key sequences of first occurrences must be equal.
+//! On servers that were up before, what a run has made is removed when it has gone well.
 
 mod checks;
+mod leftovers;
 mod report;
 mod services;
 
@@ -62,6 +64,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut report = Report::new(&options.profile, options.seed, &runs);
     let outcome = runtime.block_on(smoke(options, &kinds, &services, &runs, &mut report));
+    // What a failed run has made may tell why it failed.
+    let outcome = outcome.and_then(|()| runtime.block_on(services.clear()));
     if let Err(e) = &outcome {
         report.failed(e.as_ref());
     }

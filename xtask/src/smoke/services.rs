@@ -8,6 +8,7 @@ use eb_testkit::services::fleet::{self, Service};
 use eb_testkit::services::{LocalStack, Postgres, PostgresOptions, Redis, RedisOptions};
 
 use super::Failure;
+use super::leftovers::{Names, Server};
 use crate::services::environment;
 
 /// The variables of a run, and the servers that are its own: they end with it.
@@ -17,6 +18,9 @@ pub(super) struct Services {
     pub(super) variables: HashMap<String, String>,
     /// Held until the run has ended.
     own: Own,
+    /// Those that were there before, and what is this run's on them.
+    shared: Vec<Server>,
+    names: Option<Names>,
 }
 
 /// Dropped, they stop.
@@ -44,18 +48,25 @@ impl Services {
         for (name, value) in environment(&up) {
             services.variables.entry(name.to_owned()).or_insert(value);
         }
-        if needs_kinesis && !services.has("EB_KINESIS_ENDPOINT_URL") {
+        if let Some(url) = services.given("EB_KINESIS_ENDPOINT_URL").filter(|_| needs_kinesis) {
+            services.shared.push(Server::Kinesis(url));
+        } else if needs_kinesis {
             let own = LocalStack::start().map_err(|e| format!("LocalStack cannot be had: {e}"))?;
             services.set("EB_KINESIS_ENDPOINT_URL", own.url());
             services.own._localstack = Some(own);
         }
-        if needs_postgres && !services.has("EB_POSTGRES_URL") {
+        if let Some(url) = services.given("EB_POSTGRES_URL").filter(|_| needs_postgres) {
+            services.shared.push(Server::Postgres(url));
+        } else if needs_postgres {
             let own = Postgres::start(&PostgresOptions::default())
                 .map_err(|e| format!("Postgres cannot be had: {e}"))?;
             services.set("EB_POSTGRES_URL", own.url());
             services.own._postgres = Some(own);
         }
-        if wiring.event_bus_kind == BusKind::Redis && !services.has("EB_REDIS_URL") {
+        let needs_redis = wiring.event_bus_kind == BusKind::Redis;
+        if let Some(url) = services.given("EB_REDIS_URL").filter(|_| needs_redis) {
+            services.shared.push(Server::Redis(url));
+        } else if needs_redis {
             let own =
                 Redis::start(&RedisOptions::default()).map_err(|e| format!("Redis cannot be had: {e}"))?;
             services.set("EB_REDIS_URL", own.url());
@@ -63,13 +74,25 @@ impl Services {
         }
         // Streams and tables of this run alone, also where the services are shared.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        services.set("EB_STREAM_PREFIX", format!("smoke-{now}-"));
-        services.set("EB_POSTGRES_SCHEMA", format!("smoke_{now}"));
+        let names = Names { prefix: format!("smoke-{now}-"), schema: format!("smoke_{now}") };
+        services.set("EB_STREAM_PREFIX", names.prefix.clone());
+        services.set("EB_POSTGRES_SCHEMA", names.schema.clone());
+        services.names = Some(names);
         Ok(services)
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.variables.get(name).is_some_and(|value| !value.is_empty())
+    /// Removes what the run has made on servers that go on without it. Dropping the future leaves some of it.
+    pub(super) async fn clear(&self) -> Result<(), Failure> {
+        let Some(names) = &self.names else { return Ok(()) };
+        for server in &self.shared {
+            let stays = |e| format!("what the run made as {}* stays there: {e}", names.prefix);
+            server.clear(names).await.map_err(stays)?;
+        }
+        Ok(())
+    }
+
+    fn given(&self, name: &str) -> Option<String> {
+        self.variables.get(name).filter(|value| !value.is_empty()).cloned()
     }
 
     fn set(&mut self, name: &str, value: String) {
