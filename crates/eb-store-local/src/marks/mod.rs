@@ -15,6 +15,12 @@
 //!   segment alone.
 //! - **Who writes** is decided by the lease: a line carries its epoch, and every process reads the lines that others have
 //!   appended, under the folder's lock, before it answers or appends. A stale owner is fenced across processes.
+//!
+//! # Measured
+//! `cargo run --release -p eb-store-local --example consumer_marks`: steps of 500 marks, each looked up and then recorded, one partition,
+//! two cores with much other work beside; medians of 3 rounds in turn: 133,000 events/s (93,000 with the second guard), where a bare append of
+//! as many bytes with `fdatasync` reaches 120,000 and the LSM tree of the admission index, asked for the same, 12,000: it writes a table
+//! and a list of tables for every step.
 
 mod config;
 mod events;
