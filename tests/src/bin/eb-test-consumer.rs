@@ -1,7 +1,11 @@
-//! A consumer as a process that is killed: `eb-test-consumer <root> <room> <seed>`.
+//! A consumer as a process that is killed: `eb-test-consumer <root> <room> <seed> files|groups|postgres [address] [name]`.
 //!
-//! Consumes the file bus under `<root>` with embedded stores beside it. Its handler's effect is one line appended to `<root>/effects`,
-//! `key call`, in one write; now and then it fails before that. Runs until it is killed.
+//! - `files`: consumes the file bus under `<root>`, with embedded stores beside it.
+//! - `groups`: consumes the group that the Redis at `address` keeps of the bus with the prefix `name`, with the same stores.
+//! - `postgres`: consumes the file bus within transactions of the database at `address`, schema `name`.
+//!
+//! Its handler's effect is the pair `key call`: a line appended to `<root>/effects` in one write, or a row of the table `effects`. Now and then it
+//! fails, on files before that, in the database after it. Runs until it is killed.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -10,16 +14,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use eb_checkpoint_pg::{PgConfig, PgDeadLetters, PgLeases, PgProcessed};
 use eb_consumer::{
-    Backoff, CommitPolicy, ConsumerSource, EventConsumer, HandlerError, LeasePolicy, Limits, RetryPolicy,
-    Stores,
+    Backoff, CommitPolicy, ConsumerBuilder, ConsumerSource, Event, EventConsumer, HandlerError, Handlers,
+    LeasePolicy, Limits, RetryPolicy, RunningConsumer, Stores,
 };
 use eb_file::{FileBus, FileBusConfig, FileCheckpointStore};
+use eb_redis::{RedisBus, RedisConfig, RedisUrl};
 use eb_store_local::{EmbeddedDeadLetters, EmbeddedLeases, EmbeddedProcessed, MarksConfig};
 use eb_system_tests::consumers::{CONSUMER, EFFECTS};
 use eb_system_tests::topic;
 use parking_lot::Mutex;
 use serde::Deserialize;
+
+type AnyError = Box<dyn std::error::Error>;
 
 #[derive(Deserialize)]
 struct Payload {
@@ -28,14 +36,29 @@ struct Payload {
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [root, room, seed] = &args[..] else {
-        eprintln!("usage: eb-test-consumer <root> <room> <seed>");
+    let [root, room, seed, kind, more @ ..] = &args[..] else {
+        eprintln!("usage: eb-test-consumer <root> <room> <seed> files|groups|postgres [address] [name]");
         return ExitCode::from(2);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime needs threads, which a test machine has");
-    let number = |text: &str| text.parse().expect("the argument is a number");
-    match runtime.block_on(consume(Path::new(root), number(room), number(seed) as u64)) {
+    let number = |text: &str| text.parse::<u64>().expect("the argument is a number");
+    let (root, room) = (Path::new(root), number(room) as usize);
+    let luck = Arc::new(Mutex::new(eb_testkit::Rng::new(number(seed))));
+    let started = runtime.block_on(async {
+        let worker = match (kind.as_str(), more) {
+            ("files", []) => on_files(root, room, luck, log(root)?).await?,
+            ("groups", [address, prefix]) => {
+                on_files(root, room, luck, groups(address, prefix).await?).await?
+            }
+            ("postgres", [address, schema]) => in_postgres(root, room, luck, address, schema).await?,
+            _ => return Err("unknown arguments".into()),
+        };
+        println!("started {}", worker.owner());
+        std::future::pending::<()>().await;
+        Ok::<_, AnyError>(())
+    });
+    match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -44,23 +67,22 @@ fn main() -> ExitCode {
     }
 }
 
-async fn consume(root: &Path, room: usize, seed: u64) -> Result<(), Box<dyn std::error::Error>> {
+fn log(root: &Path) -> Result<ConsumerSource, AnyError> {
+    let bus = FileBus::open(FileBusConfig { create: false, ..FileBusConfig::new(root) })?;
+    Ok(ConsumerSource::Log(Arc::new(bus.reader())))
+}
+
+async fn groups(address: &str, prefix: &str) -> Result<ConsumerSource, AnyError> {
+    let config = RedisConfig { prefix: prefix.to_owned(), ..RedisConfig::new(RedisUrl::parse(address)?) };
+    let bus = RedisBus::open(config).await?;
+    Ok(ConsumerSource::Groups { groups: Arc::new(bus.groups()), reader: Arc::new(bus.reader()) })
+}
+
+/// Leases end soon, steps are small, and a record is tried until it succeeds.
+fn hurried<H: Handlers>(builder: ConsumerBuilder<H>, room: usize) -> ConsumerBuilder<H> {
     let ms = Duration::from_millis;
-    let effects: Arc<File> = Arc::new(OpenOptions::new().append(true).create(true).open(root.join(EFFECTS))?);
-    let folder = root.join("consumers");
-    let stores = Stores {
-        checkpoints: Arc::new(FileCheckpointStore::open(root)),
-        processed: Arc::new(EmbeddedProcessed::open(&MarksConfig::new(&folder))),
-        dead_letters: Arc::new(EmbeddedDeadLetters::open(&folder)),
-        leases: Arc::new(EmbeddedLeases::open(&folder)),
-    };
-    let luck = Arc::new(Mutex::new(eb_testkit::Rng::new(seed)));
-    let consumer = EventConsumer::builder(CONSUMER)
+    builder
         .topic(topic())
-        .source(ConsumerSource::Log(Arc::new(
-            FileBus::open(FileBusConfig { create: false, ..FileBusConfig::new(root) })?.reader(),
-        )))
-        .stores(stores)
         .limits(Limits { partition_records: room, read_records: room / 3 + 1, ..Limits::default() })
         .commit(CommitPolicy { records: room / 4 + 1, interval: ms(5), ..CommitPolicy::default() })
         .leases(LeasePolicy {
@@ -75,7 +97,25 @@ async fn consume(root: &Path, room: usize, seed: u64) -> Result<(), Box<dyn std:
             max_attempts: None,
             ..RetryPolicy::default()
         })
-        .on("test.call.made", move |event: eb_consumer::Event<Payload>| {
+        .unhandled(eb_consumer::Unhandled::DeadLetter)
+}
+
+async fn on_files(
+    root: &Path,
+    room: usize,
+    luck: Arc<Mutex<eb_testkit::Rng>>,
+    source: ConsumerSource,
+) -> Result<RunningConsumer, AnyError> {
+    let effects: Arc<File> = Arc::new(OpenOptions::new().append(true).create(true).open(root.join(EFFECTS))?);
+    let folder = root.join("consumers");
+    let stores = Stores {
+        checkpoints: Arc::new(FileCheckpointStore::open(root)),
+        processed: Arc::new(EmbeddedProcessed::open(&MarksConfig::new(&folder))),
+        dead_letters: Arc::new(EmbeddedDeadLetters::open(&folder)),
+        leases: Arc::new(EmbeddedLeases::open(&folder)),
+    };
+    let consumer = hurried(EventConsumer::builder(CONSUMER).source(source).stores(stores), room)
+        .on("test.call.made", move |event: Event<Payload>| {
             let (effects, fails) = (Arc::clone(&effects), luck.lock().chance(10));
             async move {
                 if fails {
@@ -87,10 +127,40 @@ async fn consume(root: &Path, room: usize, seed: u64) -> Result<(), Box<dyn std:
                 Ok(())
             }
         })
-        .unhandled(eb_consumer::Unhandled::DeadLetter)
         .build()?;
-    let worker = consumer.start().await?;
-    println!("started {}", worker.owner());
-    std::future::pending::<()>().await;
-    Ok(())
+    Ok(consumer.start().await?)
+}
+
+async fn in_postgres(
+    root: &Path,
+    room: usize,
+    luck: Arc<Mutex<eb_testkit::Rng>>,
+    address: &str,
+    schema: &str,
+) -> Result<RunningConsumer, AnyError> {
+    let config = PgConfig { schema: schema.to_owned(), allow_unsafe_server: true, ..PgConfig::new(address) };
+    let processed = Arc::new(PgProcessed::open(&config).await?);
+    let stores = Stores {
+        checkpoints: Arc::new(processed.checkpoints().clone()),
+        processed: processed.clone(),
+        dead_letters: Arc::new(PgDeadLetters::open(&config).await?),
+        leases: Arc::new(PgLeases::open(&config).await?),
+    };
+    let builder = EventConsumer::transactional(CONSUMER, processed).source(log(root)?).stores(stores);
+    let consumer = hurried(builder, room)
+        .on("test.call.made", move |event: Event<Payload>, transaction| {
+            let fails = luck.lock().chance(10);
+            Box::pin(async move {
+                let call = i64::try_from(event.payload.call)?;
+                let client = transaction.client()?;
+                let effect = "INSERT INTO public.effects (key, call) VALUES ($1, $2)";
+                client.execute(effect, &[&event.partition_key().as_str(), &call]).await?;
+                if fails {
+                    return Err(HandlerError::transient("now and then, with the effect to be undone"));
+                }
+                Ok(())
+            })
+        })
+        .build()?;
+    Ok(consumer.start().await?)
 }
