@@ -108,7 +108,7 @@ impl Bent {
         let mut scope = scope.clone();
         match self.bend {
             MarksBend::AnyIncarnation => {
-                scope.bus_incarnation = BusIncarnation::new("any").expect("printable")
+                scope.bus_incarnation = BusIncarnation::new("any").expect("printable");
             }
             MarksBend::MixesPartitions => scope.partition_id.0 %= 10,
             _ => {}

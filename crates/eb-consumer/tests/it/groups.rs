@@ -209,7 +209,7 @@ async fn records_are_acknowledged_once_their_marks_are_stored_and_order_per_key_
     world.publish(0, 200, 10).await;
     let worker = world
         .start(builder(&world, &groups), |event| {
-            if event.attempt() == 1 && number(event) % 5 == 0 { Err(transient()) } else { Ok(()) }
+            if event.attempt() == 1 && number(event).is_multiple_of(5) { Err(transient()) } else { Ok(()) }
         })
         .await;
     world.seen.until(200).await;

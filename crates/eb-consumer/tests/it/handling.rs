@@ -22,7 +22,7 @@ async fn a_handler_that_fails_twice_and_then_every_fifth_time_gets_every_event_i
     let worker = world
         .worker(move |event| {
             let call = tick(&calls);
-            if event.attempt() <= 2 && number(event) % 7 == 0 || call % 5 == 0 {
+            if event.attempt() <= 2 && number(event).is_multiple_of(7) || call.is_multiple_of(5) {
                 Err(transient())
             } else {
                 Ok(())

@@ -1,5 +1,8 @@
 //! What a consumer promises, on a bus and stores of memory.
 
+// Clippy takes only `#[test]` functions for tests, not their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod chaos;
 mod groups;
 mod handling;

@@ -189,7 +189,7 @@ async fn children_are_read_after_all_their_parents_and_no_key_goes_back() {
     let calls = std::sync::atomic::AtomicU32::new(0);
     let workers = [
         world
-            .worker(move |_| if crate::support::tick(&calls) % 9 == 0 { Err(transient()) } else { Ok(()) })
+            .worker(move |_| if crate::support::tick(&calls).is_multiple_of(9) { Err(transient()) } else { Ok(()) })
             .await,
         world.worker(|_| Ok(())).await,
     ];
