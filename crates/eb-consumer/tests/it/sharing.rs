@@ -187,12 +187,15 @@ async fn children_are_read_after_all_their_parents_and_no_key_goes_back() {
     let merged = world.bus.faults().merge(&topic(), b, PartitionId(1)).unwrap();
     world.publish(400, 200, 20).await;
     let calls = std::sync::atomic::AtomicU32::new(0);
-    let workers = [
-        world
-            .worker(move |_| if crate::support::tick(&calls).is_multiple_of(9) { Err(transient()) } else { Ok(()) })
-            .await,
-        world.worker(|_| Ok(())).await,
-    ];
+    let workers =
+        [
+            world
+                .worker(move |_| {
+                    if crate::support::tick(&calls).is_multiple_of(9) { Err(transient()) } else { Ok(()) }
+                })
+                .await,
+            world.worker(|_| Ok(())).await,
+        ];
     world.seen.until(600).await;
     for (partition, closed) in [(0, true), (1, true), (a.0, false), (b.0, true), (merged.0, false)] {
         until("the end of the parents", || async {
