@@ -5,6 +5,7 @@ pub(crate) mod schema;
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use eb_contract::{ConsumerName, PartitionId, Timestamp, Topic};
 
@@ -318,7 +319,7 @@ pub(crate) enum Checkpoint {
         #[arg(long, value_name = "CUT")]
         at: String,
         /// Why, for the record
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
         reason: String,
     },
 }
@@ -347,13 +348,13 @@ pub(crate) enum Rollout {
     /// Move on to the next phase, once nothing is missing for it: baseline, dual_write, new_primary, new_only
     Advance {
         /// Why, for the record
-        #[arg(long, value_name = "TEXT", default_value = "eb rollout advance")]
+        #[arg(long, value_name = "TEXT", default_value = "eb rollout advance", value_parser = NonEmptyStringValueParser::new())]
         reason: String,
     },
     /// Go back, for all processes, in about a lease's time, whatever the new bus does
     Rollback {
         /// Why, for the record
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
         reason: String,
         /// The phase to go back to
         #[arg(long, value_name = "PHASE", default_value = "baseline", value_parser = phase)]

@@ -5,10 +5,12 @@
 //! everything that is called after it. A task of the publisher keeps the door: it opens the primary's publisher when an epoch begins, lets
 //! the line in, in order, and shuts the door when the epoch ends.
 
-use std::collections::{HashSet, VecDeque};
+mod door;
+mod line;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use eb_contract::{
     BoxFuture, Capabilities, EbRef, Effect, Error, ErrorKind, EventBusPublisher, PartitionId, PartitionKey,
@@ -17,22 +19,19 @@ use eb_contract::{
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::door::keep_door;
+use self::line::Line;
 use crate::bus::Running;
-use crate::error::{closed, held, no_topic, waited};
+use crate::error::{closed, held, no_topic};
 use crate::hold::{Holds, InFlight, Undecided, key_hash};
 use crate::resolve::resolve;
 use crate::shared::{Lease, Shared};
 use crate::state::{MOST, Side};
 
 const OP: &str = "publish";
-
-/// How long the task rests after the primary's publisher could not be opened.
-const OPEN_AGAIN: Duration = Duration::from_millis(50);
-/// How many calls of the line are let in at once before others may look at it.
-const AT_ONCE: usize = 256;
 
 type Answers = Vec<Result<EbRef>>;
 
@@ -64,24 +63,6 @@ struct Door {
     side: Side,
     publisher: Arc<dyn EventBusPublisher>,
     undecided: Arc<Undecided>,
-}
-
-#[derive(Default)]
-struct Line {
-    calls: VecDeque<Call>,
-    records: usize,
-    bytes: usize,
-    /// Why the first in line does not get in.
-    why: Option<Error>,
-}
-
-/// A call that waits.
-struct Call {
-    topic: Topic,
-    records: Vec<PublishRecord>,
-    bytes: usize,
-    since: Instant,
-    answer: oneshot::Sender<BoxFuture<'static, Answers>>,
 }
 
 impl RolloutPublisher {
@@ -146,43 +127,6 @@ impl Core {
         }
         let what = format!("the key has more than {most} UTF-16 units, the limit of both buses");
         Some(Error::new(ErrorKind::InvalidInput, OP, what).at(topic))
-    }
-
-    fn line_up(&self, topic: &Topic, records: Vec<PublishRecord>) -> BoxFuture<'static, Answers> {
-        let count = records.len();
-        let bytes = records.iter().map(|r| r.envelope.len()).sum();
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut line = self.line.lock();
-            if self.closed.load(Ordering::Acquire) {
-                return ready(refuse(count, &closed(OP))).boxed();
-            }
-            let config = &self.shared.config;
-            let full = line.records + count > config.max_waiting_records
-                || line.bytes.saturating_add(bytes) > config.max_waiting_bytes;
-            if full && !line.calls.is_empty() {
-                let error = Error::new(
-                    ErrorKind::Throttled { after: Some(self.shared.lease().length()) },
-                    OP,
-                    "as many records as may wait for a lease on the active bus are waiting",
-                );
-                return ready(refuse(count, &error.at(topic))).boxed();
-            }
-            line.records += count;
-            line.bytes += bytes;
-            let call = Call { topic: topic.clone(), records, bytes, since: Instant::now(), answer };
-            line.calls.push_back(call);
-            self.waiting.store(line.calls.len(), Ordering::Release);
-        }
-        self.wake.notify_one();
-        async move {
-            match answered.await {
-                Ok(publishing) => publishing.await,
-                // The runtime is going down.
-                Err(_) => refuse(count, &closed(OP)),
-            }
-        }
-        .boxed()
     }
 }
 
@@ -393,164 +337,5 @@ impl EventBusPublisher for RolloutPublisher {
                 }
             }
         })
-    }
-}
-
-/// The task of a publisher.
-async fn keep_door(core: Arc<Core>) {
-    let mut changes = core.shared.listen();
-    let mut again = None;
-    loop {
-        let lease = changes.borrow_and_update().clone();
-        core.holds.forget_settled(&lease.state);
-        if let Err(error) = renew_door(&core, &lease).await {
-            tracing::warn!(%error, "the primary's publisher could not be opened; trying again");
-            core.line.lock().why = Some(error);
-            again = Some(Instant::now() + OPEN_AGAIN);
-        }
-        let door = core.door.read().clone();
-        if let Some(door) = door {
-            let_in(&core, &door).await;
-        }
-        let oldest = expire(&core);
-        if oldest.is_none() && core.closed.load(Ordering::Acquire) {
-            break;
-        }
-        let next = [oldest.map(|since| since + core.shared.config.max_wait), again.take()];
-        let next = next.into_iter().flatten().min();
-        tokio::select! {
-            // The process shares the lease for as long as any handle of it is there.
-            _ = changes.changed() => {}
-            () = core.wake.notified() => {}
-            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-        }
-    }
-    let door = core.door.write().take();
-    let closed = match door {
-        Some(door) => core.shared.side(door.side).slot.release().await,
-        None => Ok(()),
-    };
-    core.done.send_replace(Some(closed));
-}
-
-/// Sees to it that the door belongs to what the register says.
-async fn renew_door(core: &Arc<Core>, lease: &Arc<Lease>) -> Result<()> {
-    let door = core.door.read().clone();
-    if let Some(door) = door {
-        if door.lease.version == lease.version {
-            return Ok(());
-        }
-        if door.lease.state.epoch == lease.state.epoch {
-            // A topic was made, a phase has changed: the same publisher goes on. While a switch is under way nothing does.
-            if lease.state.is_active() {
-                let renewed = Door {
-                    lease: lease.clone(),
-                    side: door.side,
-                    publisher: door.publisher.clone(),
-                    undecided: door.undecided.clone(),
-                };
-                *core.door.write() = Some(Arc::new(renewed));
-            }
-            return Ok(());
-        }
-        *core.door.write() = None;
-        core.holds.leave(door.undecided.clone());
-        let (shared, side) = (core.shared.clone(), door.side);
-        // What is under way there may take long; the next epoch need not wait for it.
-        tokio::spawn(async move {
-            if let Err(error) = shared.side(side).slot.release().await {
-                tracing::warn!(%error, %side, "the publisher of the bus that was left could not be closed in order");
-            }
-        });
-    }
-    if lease.version == 0 || !lease.state.is_active() {
-        return Ok(());
-    }
-    let side = lease.state.primary();
-    let publisher = core.shared.side(side).slot.acquire().await?;
-    let undecided = Undecided::new(lease.state.epoch);
-    *core.door.write() = Some(Arc::new(Door { lease: lease.clone(), side, publisher, undecided }));
-    Ok(())
-}
-
-/// Lets the line in, in order, as long as the lease holds.
-async fn let_in(core: &Arc<Core>, door: &Arc<Door>) {
-    loop {
-        let unknown_topic = {
-            let mut line = core.line.lock();
-            let mut unknown = None;
-            for _ in 0..AT_ONCE {
-                if !door.lease.is_valid(Instant::now()) {
-                    return;
-                }
-                let Some(first) = line.calls.front() else {
-                    line.why = None;
-                    return;
-                };
-                let Some(base) = door.base(&first.topic) else {
-                    unknown = Some((first.topic.clone(), first.since));
-                    break;
-                };
-                let Some(call) = line.take(core) else { return };
-                let publishing = send_all(core, door.clone(), base, &call.topic, call.records);
-                // Nobody waits for it any more: it is under way all the same.
-                let _ = call.answer.send(publishing);
-            }
-            unknown
-        };
-        if let Some((topic, since)) = unknown_topic {
-            // Somebody may just have made it.
-            match core.shared.refresh_since(since).await {
-                Ok(now) if now.state.active_segment(&topic).is_none() && now.state.is_active() => {
-                    let mut line = core.line.lock();
-                    if line.calls.front().is_some_and(|c| c.topic == topic)
-                        && let Some(call) = line.take(core)
-                    {
-                        call.refuse(&no_topic(OP, &topic));
-                    }
-                }
-                // The door is renewed first.
-                _ => return,
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Refuses what has waited for too long; gives back since when the first in line waits.
-fn expire(core: &Core) -> Option<Instant> {
-    let now = Instant::now();
-    let mut line = core.line.lock();
-    while let Some(first) = line.calls.front() {
-        if now.saturating_duration_since(first.since) < core.shared.config.max_wait {
-            return Some(first.since);
-        }
-        let why = line.why.clone();
-        if let Some(call) = line.take(core) {
-            let error = waited(&call.topic);
-            call.refuse(&match why {
-                Some(why) => error.with_source(why),
-                None => error,
-            });
-        }
-    }
-    None
-}
-
-impl Line {
-    fn take(&mut self, core: &Core) -> Option<Call> {
-        let call = self.calls.pop_front()?;
-        self.records -= call.records.len();
-        self.bytes -= call.bytes;
-        core.waiting.store(self.calls.len(), Ordering::Release);
-        Some(call)
-    }
-}
-
-impl Call {
-    fn refuse(self, error: &Error) {
-        let answers = refuse(self.records.len(), error);
-        // Nobody waits for it any more.
-        let _ = self.answer.send(ready(answers).boxed());
     }
 }

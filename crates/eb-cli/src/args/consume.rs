@@ -1,5 +1,6 @@
 //! The commands of consumers.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use eb_contract::{ConsumerName, PartitionKey, Topic};
 
@@ -137,7 +138,7 @@ pub(crate) enum Dlq {
         /// Its number
         id: u64,
         /// Why, for the record
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
         reason: String,
     },
 }
