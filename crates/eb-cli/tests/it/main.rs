@@ -13,6 +13,8 @@ mod on_redis;
 mod postgres;
 mod profiles;
 mod publish;
+#[cfg(all(unix, feature = "redis"))]
+mod rollout;
 mod schemas;
 mod tail;
 mod topics;
