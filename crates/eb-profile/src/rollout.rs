@@ -163,7 +163,8 @@ fn triggers(section: &Section<'_>) -> Result<RolloutTriggers, ProfileError> {
     let ratio = t.number_or("p99_ratio_percent", 0..=1_000_000, 500)?;
     if (1..100).contains(&ratio) {
         let what = "the new bus would have to be faster than the old one; 0 is no limit";
-        return Err(t.reading.error(t.at, &t.full("p99_ratio_percent"), what));
+        let at = t.optional("p99_ratio_percent")?.map_or(t.at, |written| written.at);
+        return Err(t.reading.error(at, &t.full("p99_ratio_percent"), what));
     }
     Ok(RolloutTriggers {
         on_finding: t.boolean_or("on_finding", true)?,

@@ -1,6 +1,7 @@
 //! Profiles as their readers see them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod consumers;
 mod errors;
 #[cfg(feature = "kinesis")]
 mod kinesis;
@@ -11,6 +12,8 @@ mod opening;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod redis;
+#[cfg(all(feature = "redis", feature = "rollout"))]
+mod rollout;
 mod runtimes;
 mod settings;
 
