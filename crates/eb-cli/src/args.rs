@@ -14,7 +14,7 @@ Exit codes:
   0   done
   1   failed
   2   usage: the command line is wrong
-  3   done, but some events were quarantined
+  3   done, but some events were quarantined, or are new dead letters
   75  try again: a passing failure, or interrupted; the same command goes on where it stopped
 
 On a terminal results are tables; piped, or with --json, they are JSON, one object a line.

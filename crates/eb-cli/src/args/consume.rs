@@ -38,7 +38,7 @@ pub(crate) struct Subscribe {
     /// Where to start when it is run for the first time: earliest, latest or a time
     #[arg(long, value_name = "earliest|latest|TIME", default_value = "earliest", value_parser = from)]
     pub(crate) from: From,
-    /// Stop once everything up to the head is finished, instead of waiting for more
+    /// Stop once everything up to the head is finished, instead of waiting for more; exit code 3 says that there are new dead letters
     #[arg(long)]
     pub(crate) until_head: bool,
     /// How many commands may run at once; those of one key never do

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod checkpoints;
+#[cfg(unix)]
+mod consuming;
 mod face;
 mod ingest;
 #[cfg(all(feature = "kinesis", feature = "postgres"))]

@@ -63,6 +63,8 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Subscribe) -> Outco
         each.unhandled(Unhandled::Skip)
     };
     let consumer = builder.build().map_err(|e| Failure::usage(e.to_string()))?;
+    let letters = Arc::clone(&consumers.stores().dead_letters);
+    let before = letters.count_open(Some(&args.name)).await?;
     let worker = consumer.start().await?;
     ui.note(&format!("`{}` consumes as {}; Ctrl-C stops it", worker.name(), worker.owner()));
     let reader = Arc::clone(consumers.reader());
@@ -73,8 +75,17 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Subscribe) -> Outco
     worker.shutdown().await?;
     ended?;
     let handled = handled.load(Ordering::Relaxed);
-    ui.summary(&format!("{handled} events handled"), &json!({ "handled": handled }));
-    Ok(Exit::Done)
+    let open = letters.count_open(Some(&args.name)).await?;
+    let look = if open > 0 {
+        format!(", {open} dead letters: eb dlq list --name {}", args.name)
+    } else {
+        String::new()
+    };
+    ui.summary(
+        &format!("{handled} events handled{look}"),
+        &json!({ "handled": handled, "dead_letters": open }),
+    );
+    Ok(if open > before { Exit::Quarantined } else { Exit::Done })
 }
 
 fn retries(args: &Subscribe) -> RetryPolicy {
