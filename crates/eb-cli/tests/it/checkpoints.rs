@@ -42,7 +42,7 @@ fn going_back_needs_reset_and_a_reason() {
     assert_eq!(back.stderr.lines().count(), 1);
     let reset = checkpoint(&place, "reset", &["--at", "2", "--reason", "replay after a bug"]).one();
     assert_eq!((&reset["cut"], &reset["version"]), (&next("2"), &json!(2)));
-    checkpoint(&place, "reset", &["--at", "begin", "--reason", ""]).ended(1);
+    checkpoint(&place, "reset", &["--at", "begin", "--reason", ""]).ended(2);
     let begin = checkpoint(&place, "reset", &["--at", "begin", "--reason", "from the start"]).one();
     assert_eq!(begin["cut"], json!({"type": "begin"}));
 }
