@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::stores::TransactionalStore;
-use eb_contract::{ConsumerName, Error, Result, Timestamp, Topic};
+use eb_contract::{ConsumerName, Error, Health, Result, Timestamp, Topic};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use crate::metrics::ConsumerMetrics;
 use crate::room::Room;
 use crate::routes::{Plain, Routes};
 use crate::source::{GroupSource, LogSource, Source};
-use crate::status::{Board, Health, PartitionStatus};
+use crate::status::{Board, PartitionStatus};
 use crate::team::{Team, write_down_start};
 
 /// How long a look at what a consumer needs may take.

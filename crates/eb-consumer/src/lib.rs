@@ -118,10 +118,11 @@ pub use builder::{ConsumerBuilder, ConsumerSource, Handlers, OnTheirOwn, Within}
 pub use config::{CommitPolicy, CopyGuard, LeasePolicy, Limits, Mode, Ordering};
 pub use consumer::{EventConsumer, RunningConsumer};
 pub use context::Stores;
+pub use eb_contract::{Health, HealthCheck, HealthStatus};
 pub use error::{BuildError, ConsumerError, HandlerError, HandlerResult, Verdict};
 pub use event::{Event, RawEvent};
 pub use overview::{PartitionOverview, overview};
 pub use redrive::Retried;
 pub use retry::{AfterMax, Backoff, RetryPolicy};
 pub use routes::Unhandled;
-pub use status::{Health, HealthCheck, HealthStatus, PartitionStatus, Phase};
+pub use status::{PartitionStatus, Phase};

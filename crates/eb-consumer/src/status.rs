@@ -1,60 +1,17 @@
 //! How a consumer is: by what its parts have met, never by guessing.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use eb_contract::{Cut, Error, PartitionId, Topic};
+use eb_contract::{Cut, Error, Health, HealthCheck, HealthStatus, PartitionId, Topic};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
 /// For how long something may be in trouble until the consumer counts as failing.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How a consumer, or a part of it, is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthStatus {
-    /// It works.
-    Ready,
-    /// It handles, but something is amiss.
-    Degraded,
-    /// It does not handle, at least one of its partitions.
-    Failing,
-}
-
-impl fmt::Display for HealthStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ready => "ready",
-            Self::Degraded => "degraded",
-            Self::Failing => "failing",
-        })
-    }
-}
-
-/// One fact about a consumer's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthCheck {
-    /// What it is about: `mode`, `leases <topic>`, `partition <topic>/<n>`.
-    pub name: String,
-    /// How it is.
-    pub status: HealthStatus,
-    /// In words.
-    pub detail: String,
-}
-
-/// How a consumer is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Health {
-    /// The worst of the checks.
-    pub status: HealthStatus,
-    /// All that is amiss; empty when nothing is.
-    pub checks: Vec<HealthCheck>,
-}
 
 /// What a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

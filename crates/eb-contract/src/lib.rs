@@ -23,6 +23,7 @@
 //! | ext, tail | conveniences nobody implements: [`EventBusReaderExt`], [`TopicTail`] |
 //! | group | [`EventBusGroups`]: consumer groups that a service keeps itself |
 //! | [`stores`] | [`stores::CheckpointStore`], [`stores::AdmissionIndex`], [`stores::LeaseStore`], [`stores::ProcessedStore`], [`stores::DeadLetterStore`] |
+//! | health | [`Health`]: how a gate or a consumer is |
 //! | [`digest`] | digests of what a bus holds, equal on any backend that holds the same facts |
 //! | error | [`Error`]: kind, may I retry, what happened |
 //!
@@ -39,6 +40,7 @@ mod envelope;
 mod error;
 mod ext;
 mod group;
+mod health;
 mod names;
 mod offset;
 mod partition;
@@ -58,6 +60,7 @@ pub use error::{Effect, Error, ErrorKind, Result, Retry};
 pub use ext::EventBusReaderExt;
 pub use futures_core::future::BoxFuture;
 pub use group::{Delivery, DeliveryLimit, EventBusGroups, GroupBacklog, GroupMember};
+pub use health::{Health, HealthCheck, HealthStatus};
 pub use names::{BusIncarnation, ConsumerName, InvalidName, PartitionId, PartitionKey, RegisterName, Topic};
 pub use offset::{InvalidOffset, Offset, OffsetKind};
 pub use partition::{key_hash, partition_for};

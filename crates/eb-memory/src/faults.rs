@@ -47,6 +47,12 @@ impl Faults {
         self.next_records((0..count).map(|_| Fate::Fail(error.clone())));
     }
 
+    /// How many fates are decided and have not come true yet.
+    #[must_use]
+    pub fn fates_left(&self) -> usize {
+        self.shared.lock().faults.fates.len()
+    }
+
     /// Makes the next read of any cursor fail with `error`; calls add up. The cursor stays where it was.
     pub fn fail_next_read(&self, error: Error) {
         self.shared.lock().faults.read_errors.push_back(error);

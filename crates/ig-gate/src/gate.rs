@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use eb_contract::stores::{AdmissionIndex, PolicyEpoch, PolicyRev};
-use eb_contract::{EventBusPublisher, EventBusReader, Result, Retry, Timestamp};
+use eb_contract::{EventBusPublisher, EventBusReader, Health, Result, Retry, Timestamp};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use crate::admission::Admission;
 use crate::config::GateConfig;
 use crate::core::{Core, CoreParts};
 use crate::error::{GateError, GateErrorCode};
-use crate::health::{self, Health};
+use crate::health;
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::quarantine::QuarantineStore;

@@ -1,12 +1,10 @@
 //! How the gate is, by trying what it needs.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use eb_contract::{ErrorKind, Result};
-use serde::Serialize;
+use eb_contract::{ErrorKind, Health, HealthCheck, HealthStatus, Result};
 
 use crate::core::Core;
 
@@ -15,48 +13,7 @@ const PROBE: Duration = Duration::from_secs(5);
 /// For how long a failure counts as recent.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// How a gate, or a part of it, is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HealthStatus {
-    /// It works.
-    Ready,
-    /// It admits, but something is amiss.
-    Degraded,
-    /// It does not admit, at least to one of its streams.
-    Failing,
-}
-
-impl fmt::Display for HealthStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ready => "ready",
-            Self::Degraded => "degraded",
-            Self::Failing => "failing",
-        })
-    }
-}
-
-/// The outcome of one check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthCheck {
-    /// What was checked: `gate`, `bus <topic>`, `index`, `quarantine`, `index lag`, `blocked keys`, `recent errors`.
-    pub name: String,
-    /// How it is.
-    pub status: HealthStatus,
-    /// In words.
-    pub detail: String,
-}
-
-/// How a gate is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Health {
-    /// The worst of the checks.
-    pub status: HealthStatus,
-    /// All checks.
-    pub checks: Vec<HealthCheck>,
-}
-
+/// Checks `gate` (when closed), `bus <topic>`, `index`, `quarantine`, `index lag`, `blocked keys`, `recent errors`.
 pub(crate) async fn check(core: &Core) -> Health {
     let mut checks = Vec::new();
     if core.is_closed() {

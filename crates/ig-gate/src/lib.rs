@@ -148,9 +148,9 @@ pub mod yaml;
 
 pub use admission::Admission;
 pub use config::GateConfig;
+pub use eb_contract::{Health, HealthCheck, HealthStatus};
 pub use error::{GateError, GateErrorCode};
 pub use gate::{Gate, GateParts};
-pub use health::{Health, HealthCheck, HealthStatus};
 pub use policy::Policy;
 pub use quarantine::{LogQuarantine, QuarantineStore};
 pub use reason::{Detail, ReasonCode};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use eb_contract::stores::{Checkpoint, Mark, Seen};
 use eb_contract::{Cut, Offset, OffsetKind, PartitionId};
+use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 
 use crate::Outcome;
@@ -248,11 +249,11 @@ pub(crate) async fn a_dropped_step_is_recorded_whole_or_not_at_all(case: &mut Pr
         let three = marks([n * 10, n * 10 + 1, n * 10 + 2]);
         let step = line.step(three.clone(), next(0));
         let recording = store.record(&step, &line.lease);
-        if n % 2 == 0 {
-            let nothing = tokio::time::timeout(Duration::from_micros(n * 20), recording).await;
-            drop(nothing);
-        } else {
-            drop(recording);
+        // Dropped in time, after one poll, or before the first.
+        match n % 3 {
+            0 => drop(tokio::time::timeout(Duration::from_micros(n * 20), recording).await),
+            1 => drop(recording.now_or_never()),
+            _ => drop(recording),
         }
         // What was dropped may still get done, so the version is found out by trying.
         let mut stored = None;

@@ -74,6 +74,7 @@ async fn every_event_is_handled_in_order_and_twice_only_within_the_bound_whateve
             }
             4 => {
                 world.leases.outage(outage());
+                // How long it lasts is what the case is about: nothing is waited for.
                 tokio::time::sleep(ms(rng.u64(0..250))).await;
                 world.leases.recover();
                 // Each worker may have lost each of its partitions.
@@ -82,6 +83,7 @@ async fn every_event_is_handled_in_order_and_twice_only_within_the_bound_whateve
             _ => {
                 world.processed.outage(outage());
                 world.checkpoints.outage(outage());
+                // As above.
                 tokio::time::sleep(ms(rng.u64(0..60))).await;
                 world.processed.recover();
                 world.checkpoints.recover();
