@@ -2,19 +2,21 @@
 //!
 //! | what came back | kind | effect of a write |
 //! |---|---|---|
-//! | no connection (refused, no name, no credentials, a request that could not be built) | `Unavailable` / `InvalidInput` | none |
+//! | no connection (refused, no name), no credentials, a request that could not be built | `Unavailable` / `InvalidInput` | none |
 //! | the connection broke later, or the answer cannot be read | `Unavailable` | unknown |
 //! | no answer in time | `Timeout` | unknown |
-//! | `ProvisionedThroughputExceeded`, `LimitExceeded`, `Throttling…`, `KMSThrottling` | `Throttled` | none |
+//! | `ProvisionedThroughputExceeded`, `LimitExceeded`, `Throttling…`, `KMSThrottling`, 429 | `Throttled` | none |
 //! | `ResourceNotFound` | `NotFound` | none |
-//! | `ResourceInUse` | `AlreadyExists` | none |
+//! | `ResourceInUse` | `AlreadyExists` where a stream is made, else `Unavailable` | none |
 //! | `InvalidArgument`, `ValidationException`, `SerializationException` | `InvalidInput` | none |
-//! | `AccessDenied`, a wrong or expired signature or token, `KMS…` but throttling | `InvalidInput`, never retry (an expired token: later) | none |
+//! | `AccessDenied`, a wrong signature, `KMS…` but throttling | `InvalidInput`, never retry | none |
+//! | an expired token, a signature of another time | `Unavailable` | none |
 //! | `InternalFailure`, any other 5xx | `Unavailable` | unknown |
 //! | any other 4xx | `InvalidInput` | none |
 //!
 //! For reads the effect is always none.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use eb_contract::{Effect, Error, ErrorKind, Offset, Retry, Topic};
@@ -29,12 +31,7 @@ pub(crate) fn reading<E>(
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let error = writing(op, &place, e).with_effect(Effect::None);
-    match error.kind() {
-        // Some engines say so of a stream that is being deleted; nothing that is read can exist already.
-        ErrorKind::AlreadyExists => Error::new(ErrorKind::Unavailable, op, error.message()).at(place),
-        _ => error,
-    }
+    in_use(writing(op, &place, e).with_effect(Effect::None)).at(place)
 }
 
 /// The error of a call that may have written.
@@ -58,11 +55,15 @@ where
                 .with_effect(Effect::Unknown)
         }
         SdkError::DispatchFailure(failure) => {
-            let never_sent =
-                failure.is_user() || failure.as_connector_error().is_some_and(|e| never_connected(e));
-            let no_credentials = failure.as_connector_error().is_none();
+            let cause = failure.as_connector_error().map(|e| e as &(dyn std::error::Error + 'static));
+            if cause.is_some_and(no_credentials) {
+                let message = format!("there are no credentials: {}", DisplayErrorContext(e));
+                let error = plain(ErrorKind::Unavailable, one_line(&message));
+                return error.at(place).advise("check where the credentials come from");
+            }
+            let never_sent = failure.is_user() || cause.is_some_and(never_connected);
             let message = format!("the service cannot be reached: {}", DisplayErrorContext(e));
-            let effect = if never_sent || no_credentials { Effect::None } else { Effect::Unknown };
+            let effect = if never_sent { Effect::None } else { Effect::Unknown };
             plain(ErrorKind::Unavailable, message).with_effect(effect)
         }
         SdkError::ResponseError(_) => {
@@ -78,6 +79,23 @@ where
         }
     };
     error.at(place)
+}
+
+/// The error of a `PutRecords` call.
+pub(crate) fn publishing<E>(op: &'static str, topic: &Topic, e: &SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    in_use(missing_stream(writing(op, topic, e), topic)).at(topic)
+}
+
+/// Some engines say of a stream that is being made or deleted that it is in use: a while later it is not. To who reads or
+/// publishes nothing can exist already.
+fn in_use(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::AlreadyExists => Error::new(ErrorKind::Unavailable, error.operation(), error.message()),
+        _ => error,
+    }
 }
 
 /// The error of one entry of a `PutRecords` answer, or of a whole call, by its code.
@@ -106,6 +124,10 @@ pub(crate) fn by_code(op: &'static str, code: Option<&str>, message: Option<&str
         "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => {
             error(ErrorKind::Unavailable).advise("renew the credentials and check the clock")
         }
+        // The service names a signature of another time as it names a wrong one.
+        "InvalidSignature" if message.is_some_and(is_of_another_time) => {
+            error(ErrorKind::Unavailable).advise("check the clock")
+        }
         "AccessDenied"
         | "UnrecognizedClient"
         | "InvalidClientTokenId"
@@ -122,21 +144,31 @@ pub(crate) fn by_code(op: &'static str, code: Option<&str>, message: Option<&str
         "InternalFailure" | "InternalServerError" | "InternalError" | "ServiceUnavailable" => {
             error(ErrorKind::Unavailable).with_effect(Effect::Unknown)
         }
+        // A proxy's.
+        _ if status == 429 => error(ErrorKind::Throttled { after: None }),
         _ if (400..500).contains(&status) => error(ErrorKind::InvalidInput),
         _ => error(ErrorKind::Unavailable).with_effect(Effect::Unknown),
     }
 }
 
+/// What the service says of a signature when one of the two clocks is off by more than five minutes.
+fn is_of_another_time(message: &str) -> bool {
+    message.starts_with("Signature expired") || message.starts_with("Signature not yet current")
+}
+
+/// The first error of this type on the way to the cause.
+fn find<'a, E: std::error::Error + 'static>(e: &'a (dyn std::error::Error + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(e), |e| e.source()).find_map(|e| e.downcast_ref())
+}
+
 /// Whether no connection ever stood, so that nothing can have been sent.
 fn never_connected(e: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(e);
-    while let Some(e) = next {
-        if let Some(http) = e.downcast_ref::<HttpError>() {
-            return http.is_connect();
-        }
-        next = e.source();
-    }
-    false
+    find::<HttpError>(e).is_some_and(HttpError::is_connect)
+}
+
+/// Whether the call ended before it could be signed.
+fn no_credentials(e: &(dyn std::error::Error + 'static)) -> bool {
+    find::<CredentialsError>(e).is_some()
 }
 
 fn one_line(text: &str) -> String {
@@ -200,6 +232,60 @@ mod tests {
         assert_eq!(seen("InternalFailureException", 500), ("unavailable", Unknown, true));
         assert_eq!(seen("SomethingNew", 400), ("invalid_input", none, false));
         assert_eq!(seen("SomethingNew", 503), ("unavailable", Unknown, true));
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_from_a_wrong_secret() {
+        for said in [
+            "Signature expired: 20261121T210000Z is now earlier than 20261121T211000Z (20261121T211500Z - 5 min.)",
+            "Signature not yet current: 20261121T220000Z is still later than 20261121T212000Z",
+        ] {
+            let e = by_code("publish", Some("InvalidSignatureException"), Some(said), 400);
+            assert_eq!((e.kind().code(), e.effect(), e.is_retryable()), ("unavailable", Effect::None, true));
+            assert!(e.advice().is_some_and(|advice| advice.contains("clock")), "{e}");
+        }
+        let wrong = "The request signature we calculated does not match the signature you provided.";
+        let e = by_code("publish", Some("InvalidSignatureException"), Some(wrong), 400);
+        assert_eq!((e.kind().code(), e.is_retryable()), ("invalid_input", false));
+    }
+
+    /// Credentials that have run out and cannot be had again: nothing was signed, so nothing was sent.
+    #[tokio::test]
+    async fn a_call_without_credentials_has_no_effect() {
+        use aws_credential_types::Credentials;
+        use aws_credential_types::provider::error::CredentialsError;
+        use aws_credential_types::provider::{ProvideCredentials, future};
+
+        #[derive(Debug)]
+        struct RunOut;
+        impl ProvideCredentials for RunOut {
+            fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+            where
+                Self: 'a,
+            {
+                let none: Result<Credentials, _> = Err(CredentialsError::provider_error("the role is gone"));
+                future::ProvideCredentials::ready(none)
+            }
+        }
+
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(aws_config::Region::new("us-east-1"))
+            .credentials_provider(RunOut)
+            .endpoint_url("http://127.0.0.1:1")
+            .retry_config(aws_smithy_types::retry::RetryConfig::disabled())
+            .build();
+        let client = aws_sdk_kinesis::Client::from_conf(config);
+        let failed = client.put_records().stream_name("s").set_records(Some(vec![])).send().await;
+        let e = writing("publish", "t", &failed.unwrap_err());
+        assert_eq!(
+            (e.kind().code(), e.effect(), e.is_retryable()),
+            ("unavailable", Effect::None, true),
+            "{e}"
+        );
+        assert!(e.message().contains("the role is gone"), "{e}");
+        assert!(e.advice().is_some_and(|advice| advice.contains("credentials")), "{e}");
     }
 
     #[test]

@@ -39,7 +39,7 @@
 //! | an entry is throttled | not stored: sent again, its shard given less for a while | wait |
 //! | an entry failed inside the service | maybe stored: sent again, a copy at worst | wait |
 //! | the call was throttled | sent again | wait |
-//! | no connection; expired credentials | sent again, one call at a time, with pauses up to two seconds | wait |
+//! | no connection; no credentials, or expired ones; a signature of another time; a stream that is being made | sent again, one call at a time, with pauses up to two seconds | wait |
 //! | any of these, for [`give_up_after`](PublishConfig::give_up_after) | fails with the last reason; effect none, or unknown where an attempt may have stored it | see below |
 //! | an entry or the call is refused for good | fails, effect none | go on; those of its batch are `NotAttempted` |
 //! | **the answer is lost**: a timeout, a broken connection, a 5xx, an answer that cannot be read or has another number of entries | fails at once, **effect unknown, and is not sent again** | `NotAttempted` |
@@ -79,13 +79,14 @@
 //! # Reading
 //! A cursor reads a shard by `GetRecords`, up to [`max_records_per_call`](ReadConfig::max_records_per_call) at once, and
 //! keeps what was not asked for yet: one page at most. It keeps its iterator, and makes a new one from its place when that
-//! has expired. A `next` that is dropped leaves its call under way for the following one. All cursors of a bus share the
+//! has expired. A `next` that is dropped leaves its call under way for the following one, on the runtime that polled it. All cursors of a bus share the
 //! pace of each shard ([`shard_rate`](ReadConfig::shard_rate)), and wait together when one is throttled. Enhanced fan-out
 //! (`SubscribeToShard`) is not used.
 //!
 //! | what the service says | what the cursor says |
 //! |---|---|
-//! | `MillisBehindLatest` 0, with or without records | `CaughtUp` once they are handed out, unless that is more than a second later |
+//! | `MillisBehindLatest` 0, with or without records | `CaughtUp` with the last of them, from the `next` whose own call this was |
+//! | the same, to a call that an earlier `next` had made | `More` with the records; without any it is called again. What was published and ACKed before a `next` is never missing from what it calls caught up |
 //! | `MillisBehindLatest` 0 with as many records as were asked for, or a MiB of them | `More`: an engine that measures by arrival times says 0 also in the middle of a millisecond |
 //! | a page, with or without records, further behind, or that does not say how far | `More` |
 //! | no next iterator | `Closed` with the children that the page names, else `ListShards`; the cut is `End` |

@@ -298,3 +298,35 @@ impl EventBusPublisher for KinesisPublisher {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use eb_contract::{EnvelopeRef, PartitionId, PartitionKey, Timestamp};
+    use eb_testkit::kinesis_fake::{Gate, KinesisFake, Op, Reaction};
+
+    use super::*;
+    use crate::{KinesisBus, KinesisConfig};
+
+    /// While an answer is on its way others publish behind its records, and who starts there must not think them younger.
+    #[tokio::test]
+    async fn what_lies_behind_an_acked_record_may_be_as_old_as_its_call() {
+        let fake = KinesisFake::start().await.unwrap();
+        fake.create_stream("facts", 1);
+        let bus = KinesisBus::open(KinesisConfig::emulator(&fake.endpoint_url())).await.unwrap();
+        let (publisher, topic) = (bus.publisher(), Topic::new("facts").unwrap());
+        let gate = Gate::new();
+        fake.script(Op::PutRecords, [Reaction::plain().hold_answer(&gate)]);
+        let envelope = EnvelopeRef::new("{}").unwrap();
+        let acked = publisher.publish(&topic, PublishRecord::new(PartitionKey::new("k").unwrap(), envelope));
+        gate.reached(1).await;
+        let stored = Timestamp::now();
+        gate.open();
+        let acked = acked.await.unwrap();
+        assert!(acked.published_at_utc >= stored);
+        let shared = &publisher.session.shared;
+        let life = shards::summary(&shared.client, OP, &topic, "facts").await.unwrap().incarnation;
+        let known = shared.reads.shard(&shared.config.read, &topic, PartitionId(0)).furthest(&life).unwrap();
+        assert_eq!(known.cut.offset(), Some(&acked.offset));
+        assert!(known.unread_since <= stored, "{} is later than {stored}", known.unread_since);
+    }
+}

@@ -50,7 +50,7 @@ pub(super) async fn put(client: &Client, topic: &Topic, stream: &str, records: &
                 format!("{} records were sent and {} answers came", records.len(), answer.records().len());
             Answer::All(Outcome::Lost(error::violation(OP, topic, message).with_effect(Effect::Unknown)))
         }
-        Err(e) => whole(error::missing_stream(error::writing(OP, topic, &e), topic)),
+        Err(e) => whole(error::publishing(OP, topic, &e)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::{BusIncarnation, Error, ErrorKind, Offset, PartitionId, Result, Topic};
+use eb_contract::{BusIncarnation, Error, ErrorKind, Offset, PartitionId, Result, Timestamp, Topic};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -39,7 +39,8 @@ pub(super) fn start(
 }
 
 enum Done {
-    Call(CallId, Answer, Duration),
+    /// With when it was sent, and how long it took.
+    Call(CallId, Answer, (Timestamp, Duration)),
     Look(Result<Layout>),
 }
 
@@ -154,9 +155,9 @@ impl Dispatcher {
         while let Some((id, records)) = self.scheduler.next_call(now) {
             let (shared, topic, stream) = (self.shared.clone(), self.topic.clone(), self.stream.clone());
             let call = async move {
-                let started = Instant::now();
+                let (sent_at, started) = (Timestamp::now(), Instant::now());
                 let answer = call::put(&shared.client, &topic, &stream, &records).await;
-                Done::Call(id, answer, started.elapsed())
+                Done::Call(id, answer, (sent_at, started.elapsed()))
             };
             let task = self.work.spawn(call);
             self.tasks.insert(task.id(), id);
@@ -178,13 +179,13 @@ impl Dispatcher {
     fn done(&mut self, done: Result<(Id, Done), tokio::task::JoinError>) {
         let now = Instant::now();
         match done {
-            Ok((task, Done::Call(id, answer, took))) => {
+            Ok((task, Done::Call(id, answer, (sent_at, took)))) => {
                 self.tasks.remove(&task);
                 if let Answer::All(Outcome::Failed(error)) = &answer {
                     // Such as a stream that is gone: its shape is not what it was, if there is one.
                     self.look.wanted_first |= matches!(error.kind(), ErrorKind::NotFound);
                 }
-                self.tell_readers(&answer);
+                self.tell_readers(&answer, sent_at);
                 let (records, sent_again) = self.scheduler.answered(id, answer, now);
                 self.counters.count(records, sent_again, took);
                 if self.scheduler.take_surprise() && self.look.again.is_none() {
@@ -205,8 +206,9 @@ impl Dispatcher {
         }
     }
 
-    /// How far each shard now goes at least: who asks for its end need not look for it.
-    fn tell_readers(&self, answer: &Answer) {
+    /// How far each shard now goes at least: who asks for its end need not look for it. Others may have published right
+    /// behind, also long before the answer came: what lies after these records arrived after the call was sent.
+    fn tell_readers(&self, answer: &Answer, sent_at: Timestamp) {
         let (Answer::Each(at, outcomes), Some(life)) = (answer, &self.look.incarnation) else { return };
         let mut furthest: BTreeMap<PartitionId, Offset> = BTreeMap::new();
         for outcome in outcomes {
@@ -219,7 +221,7 @@ impl Dispatcher {
         }
         for (partition, offset) in furthest {
             let shard = self.shared.reads.shard(&self.shared.config.read, &self.topic, partition);
-            shard.saw(life, offset, *at);
+            shard.saw(life, offset, sent_at, *at);
         }
     }
 

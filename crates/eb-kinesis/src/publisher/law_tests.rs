@@ -144,6 +144,29 @@ fn a_slow_shard_holds_up_nothing_but_its_own_keys() {
 }
 
 #[test]
+fn while_the_service_cannot_be_reached_one_call_at_a_time_finds_out_whether_it_can() {
+    let mut world = World::new(true, 1, None);
+    (0..20).for_each(|key| world.publish(key));
+    world.start_calls();
+    let all = world.in_flight.len();
+    assert!(all > 1, "{all} calls while nothing is known to be wrong");
+    (0..all).for_each(|_| world.end(0, Some(&Fault::Unreachable)));
+    for last in [false, false, true] {
+        world.start_calls();
+        assert!(world.in_flight.is_empty(), "it rests");
+        world.now = world.scheduler.wake_at(world.now).unwrap();
+        world.start_calls();
+        assert_eq!(world.in_flight.len(), 1);
+        assert_eq!(world.scheduler.wake_at(world.now), None, "only its answer lets another one go");
+        world.end(0, (!last).then_some(&Fault::Unreachable));
+    }
+    world.start_calls();
+    assert_eq!(world.in_flight.len(), all, "it is back");
+    world.finish();
+    world.check();
+}
+
+#[test]
 fn a_descending_number_is_a_violation_and_stops_what_is_behind() {
     let mut world = World::new(true, 1, None);
     (0..3).for_each(|_| world.publish(1));

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use eb_contract::{
-    BoxFuture, Cursor, Cut, PartitionId, ReadBatch, ReadLimit, ReadState, Record, Result, Topic,
+    BoxFuture, Cursor, Cut, Error, ErrorKind, PartitionId, ReadBatch, ReadLimit, ReadState, Record, Result,
+    Topic,
 };
 use futures_util::FutureExt;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep};
 
 use crate::error;
@@ -17,14 +18,13 @@ use crate::reader::open::Opened;
 use crate::reader::page::Raw;
 use crate::reader::shard::Shard;
 
-/// How long ago a page may have reached the head for its last record to count as the newest. A consumer takes
-/// `CaughtUp` for "now".
-const STILL_CAUGHT_UP: Duration = Duration::from_secs(1);
-
 /// A cursor of a [`KinesisReader`](crate::KinesisReader).
 ///
 /// It holds at most one page of records that were not asked for yet. A call that is dropped goes on where it was with the
 /// next one: the request that is under way, and with it its turn at the shard, is kept.
+///
+/// `CaughtUp` is said by the read whose own request has seen the head. A page that was asked for before says how things
+/// were then: who publishes, has the ACK and reads must not be told that there is nothing.
 pub(crate) struct KinesisCursor {
     shard: Arc<Shard>,
     closed: watch::Receiver<bool>,
@@ -33,10 +33,10 @@ pub(crate) struct KinesisCursor {
     /// Behind the last of `ahead`: where the next page starts.
     read_to: Place,
     ahead: VecDeque<Raw>,
-    /// The last page had reached the head, at this time.
-    caught_up_at: Option<Instant>,
+    /// The last page had reached the head, and was asked for at this time.
+    caught_up: Option<Instant>,
     iterator: Option<String>,
-    fetching: Option<BoxFuture<'static, Result<Fetched>>>,
+    fetching: Option<Fetching>,
     /// The shard ends behind `ahead`.
     children: Option<Vec<PartitionId>>,
 }
@@ -49,7 +49,7 @@ impl KinesisCursor {
             position: opened.place.cut,
             read_to: opened.place,
             ahead: VecDeque::new(),
-            caught_up_at: None,
+            caught_up: None,
             iterator: opened.iterator,
             fetching: None,
             children: None,
@@ -78,7 +78,7 @@ impl KinesisCursor {
         if fetched.caught_up {
             self.read_to.unread_since = self.read_to.unread_since.max(Some(fetched.asked_at));
         }
-        self.caught_up_at = fetched.caught_up.then(Instant::now);
+        self.caught_up = fetched.caught_up.then_some(fetched.asked);
         self.ahead = fetched.records;
         self.iterator = fetched.iterator;
         self.children = fetched.children;
@@ -87,16 +87,16 @@ impl KinesisCursor {
     async fn fetch(&mut self) -> Result<()> {
         let (shard, read_to, iterator) = (&self.shard, self.read_to, &mut self.iterator);
         let fetching =
-            self.fetching.get_or_insert_with(|| shard.clone().fetch(read_to, iterator.take()).boxed());
-        let fetched = fetching.await;
+            self.fetching.get_or_insert_with(|| Fetching::start(shard.clone(), read_to, iterator.take()));
+        let fetched = (&mut fetching.0).await;
         // Whether it went well or not, it is over. After an error the iterator is made anew from the place.
         self.fetching = None;
-        self.take(fetched?);
+        self.take(fetched.map_err(|e| ended(&self.shard, &e))??);
         Ok(())
     }
 
-    /// Hands out what lies ahead, within `limit`.
-    fn deal(&mut self, limit: &ReadLimit) -> Result<ReadBatch> {
+    /// Hands out what lies ahead, within `limit`, to a read that began at this time.
+    fn deal(&mut self, limit: &ReadLimit, began: Instant) -> Result<ReadBatch> {
         let most = limit.max_records.max(1);
         let mut records: Vec<Record> = Vec::with_capacity(self.ahead.len().min(most));
         let mut bytes = 0usize;
@@ -118,12 +118,12 @@ impl KinesisCursor {
         if let Some(last) = records.last() {
             self.position = Cut::past(last.eb_ref.offset);
         }
-        let state = self.state();
+        let state = self.state(began);
         Ok(ReadBatch { records, next: self.position, state })
     }
 
     /// How things stand behind what was handed out.
-    fn state(&mut self) -> ReadState {
+    fn state(&mut self, began: Instant) -> ReadState {
         if !self.ahead.is_empty() {
             return ReadState::More;
         }
@@ -131,35 +131,61 @@ impl KinesisCursor {
             self.position = Cut::End;
             return ReadState::Closed { children: children.clone() };
         }
-        match self.caught_up_at {
-            Some(at) if at.elapsed() < STILL_CAUGHT_UP => ReadState::CaughtUp,
+        match self.caught_up {
+            Some(asked) if asked >= began => ReadState::CaughtUp,
             _ => ReadState::More,
         }
     }
 
     async fn read(&mut self, limit: ReadLimit) -> Result<ReadBatch> {
+        let began = Instant::now();
         // A wait too long for the clock has no end.
-        let deadline = Instant::now().checked_add(limit.wait);
+        let deadline = began.checked_add(limit.wait);
         let over = |at: Instant| deadline.is_some_and(|deadline| at >= deadline);
         loop {
             if !self.ahead.is_empty() || self.children.is_some() {
-                return self.deal(&limit);
+                return self.deal(&limit, began);
             }
             self.fetch().await?;
             if !self.ahead.is_empty() || self.children.is_some() {
                 continue;
             }
+            if self.caught_up.is_some_and(|asked| asked < began) {
+                continue;
+            }
             let now = Instant::now();
             if over(now) {
-                return self.deal(&limit);
+                return self.deal(&limit, began);
             }
-            if self.caught_up_at.is_some() {
+            if self.caught_up.is_some() {
                 let poll = self.shard.shared.config.read.idle_poll;
                 // Also the end of the wait looks once more, so that its answer is of now.
                 sleep(deadline.map_or(poll, |deadline| poll.min(deadline - now))).await;
             }
         }
     }
+}
+
+/// A page on its way. It comes whether the cursor is asked for it or not: on its way it may hold what other cursors of the
+/// topic wait for, which a future that nobody polls would hold for ever.
+struct Fetching(JoinHandle<Result<Fetched>>);
+
+impl Fetching {
+    fn start(shard: Arc<Shard>, place: Place, iterator: Option<String>) -> Self {
+        Self(tokio::spawn(shard.fetch(place, iterator)))
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Its runtime has ended, or it has panicked: the page is asked for again.
+fn ended(shard: &Shard, e: &JoinError) -> Error {
+    Error::new(ErrorKind::Unavailable, "read", format!("the read ended without an answer: {e}"))
+        .at(shard.place())
 }
 
 impl Cursor for KinesisCursor {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::{Cut, Error, ErrorKind, Offset, PartitionId, Result, Timestamp};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::error;
 use crate::reader::page::{Page, Raw};
@@ -28,6 +28,8 @@ pub(crate) struct Fetched {
     /// Nothing lay behind this at `asked_at`.
     pub(crate) caught_up: bool,
     pub(crate) asked_at: Timestamp,
+    /// The same on the clock that only goes forward.
+    pub(crate) asked: Instant,
     /// The shard ends here, and these go on from it.
     pub(crate) children: Option<Vec<PartitionId>>,
 }
@@ -214,6 +216,7 @@ impl Shard {
             iterator: page.next,
             caught_up: page.caught_up,
             asked_at: page.asked_at,
+            asked: page.asked,
             children,
         })
     }

@@ -10,6 +10,8 @@ use eb_contract::{
     Record, Result, Timestamp,
 };
 
+use tokio::time::Instant;
+
 use crate::config::service;
 use crate::reader::shard::Shard;
 use crate::{error, shards};
@@ -44,6 +46,8 @@ pub(crate) struct Page {
     pub(crate) children: Vec<PartitionId>,
     /// Taken before the call: what was not there then has arrived later.
     pub(crate) asked_at: Timestamp,
+    /// The same on the clock that only goes forward.
+    pub(crate) asked: Instant,
 }
 
 impl Page {
@@ -52,7 +56,7 @@ impl Page {
         shard: &Shard,
         answer: GetRecordsOutput,
         limit: usize,
-        asked_at: Timestamp,
+        (asked_at, asked): (Timestamp, Instant),
     ) -> Result<Self> {
         let behind = answer.millis_behind_latest;
         // An engine that takes the distance by arrival times says 0 also where a page ends in the middle of a
@@ -67,6 +71,7 @@ impl Page {
             behind,
             children: children.collect::<Result<_>>()?,
             asked_at,
+            asked,
         };
         for record in answer.records {
             let raw = raw(shard, record)?;

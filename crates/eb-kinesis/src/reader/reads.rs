@@ -92,12 +92,12 @@ impl ShardReads {
         self.known.lock().retention = Some(retention);
     }
 
-    /// There is a record at `offset`, which was read or ACKed, and arrived at about `arrived`.
-    pub(crate) fn saw(&self, life: &BusIncarnation, offset: Offset, arrived: Timestamp) {
+    /// There is a record at `offset`, which was read or ACKed: it arrived at about `arrived`, and not before `since`.
+    pub(crate) fn saw(&self, life: &BusIncarnation, offset: Offset, since: Timestamp, arrived: Timestamp) {
         self.reached(Furthest {
             life: life.clone(),
             cut: Cut::After(offset),
-            unread_since: arrived,
+            unread_since: since,
             arrived: Some(arrived),
         });
     }

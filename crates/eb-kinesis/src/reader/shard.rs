@@ -136,18 +136,18 @@ impl Shard {
 
     /// A page of at most `limit` records.
     pub(crate) async fn page(&self, iterator: &str, limit: usize) -> Result<Got> {
-        let asked = i32::try_from(limit).unwrap_or(i32::MAX);
+        let most = i32::try_from(limit).unwrap_or(i32::MAX);
         let mut patience = Patience::new(self);
         loop {
             self.reads.pages.turn().await;
-            let asked_at = Timestamp::now();
-            let request = self.shared.client.get_records().shard_iterator(iterator).limit(asked);
+            let asked = (Timestamp::now(), Instant::now());
+            let request = self.shared.client.get_records().shard_iterator(iterator).limit(most);
             let e = match request.send().await {
                 Ok(answer) => {
-                    let page = Page::read(self, answer, limit, asked_at)?;
+                    let page = Page::read(self, answer, limit, asked)?;
                     self.reads.pages.brought(page.bytes());
                     if let Some(last) = page.records.back() {
-                        self.reads.saw(&self.life, last.offset, last.arrived);
+                        self.reads.saw(&self.life, last.offset, last.arrived, last.arrived);
                     }
                     return Ok(Got::Page(page));
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use eb_contract::{ErrorKind, EventBusPublisher, Retry};
 use eb_kinesis::{KinesisBus, Ordering};
 use eb_testkit::kinesis_fake::{Cut, Fate, Fault, Gate, KinesisFake, Op, Reaction};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use crate::publish_support::{
@@ -239,6 +240,32 @@ async fn a_call_that_timed_out_and_lands_later_is_overtaken_by_nothing_that_was_
     assert_eq!(stored, [0, 1], "it has landed, and nothing of its key lies before it");
 }
 
+/// Records arrive between any two steps of the publisher: nothing of the key that came before its caller knew is sent.
+#[tokio::test]
+async fn nothing_that_was_called_for_before_the_lost_outcome_was_told_is_sent() {
+    let stage = Stage::new(1).await.warm().await;
+    for round in 0..24 {
+        let key = format!("k{round}");
+        stage.fake.script(Op::PutRecords, [Reaction::lose(Cut::Reset)]);
+        let mut first = stage.publisher.publish(&stage.topic, record(&key, 0));
+        let mut behind = Vec::new();
+        let told_first = loop {
+            if let Some(answer) = (&mut first).now_or_never() {
+                break told(&answer);
+            }
+            behind.push(stage.publisher.publish(&stage.topic, record(&key, 1 + behind.len())));
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(told_first, ("unavailable", UNKNOWN));
+        for answer in join_all(behind).await {
+            assert_eq!(told(&answer), ("not_attempted", NONE));
+        }
+        assert!(stage.numbers_of(&key).is_empty());
+        // Whoever knows of it may go on; and the way to the service is known to be good again.
+        stage.expect_at(&stage.publish(&key, 7).await.unwrap(), &key, 7);
+    }
+}
+
 #[tokio::test]
 async fn a_record_that_may_be_stored_says_so_when_it_is_given_up() {
     let stage = Stage::with(1, |c| c.give_up_after = Duration::from_millis(50)).await;
@@ -290,10 +317,22 @@ async fn whole_calls_refused_for_good_fail_without_effect() {
 }
 
 #[tokio::test]
-async fn expired_credentials_are_waited_for() {
+async fn what_passes_by_itself_is_waited_for() {
     let stage = Stage::new(1).await.warm().await;
-    stage.fake.script(Op::PutRecords, [Reaction::refuse(Fault::expired_token())]);
-    stage.expect_at(&stage.publish("a", 1).await.unwrap(), "a", 1);
+    let expired = "Signature expired: 20261121T210000Z is now earlier than 20261121T211000Z";
+    let refusals = [
+        Fault::expired_token(),
+        // What the service says when our clock is off.
+        Fault::new(400, "InvalidSignatureException", expired),
+        // What engines say of a stream that is being made.
+        Fault::new(400, "ResourceInUseException", "Stream orders is not currently ACTIVE."),
+        // What a proxy says.
+        Fault::new(429, "", "slow down"),
+    ];
+    for (n, refusal) in refusals.into_iter().enumerate() {
+        stage.fake.script(Op::PutRecords, [Reaction::refuse(refusal)]);
+        stage.expect_at(&stage.publish("a", n).await.unwrap(), "a", n);
+    }
 }
 
 #[tokio::test]
