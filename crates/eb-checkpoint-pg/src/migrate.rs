@@ -32,6 +32,7 @@ const ALL: &[Migration] = &[
     Migration { name: "0002_renewals", sql: include_str!("../migrations/0002_renewals.sql") },
     Migration { name: "0003_registers", sql: include_str!("../migrations/0003_registers.sql") },
     Migration { name: "0004_consumers", sql: include_str!("../migrations/0004_consumers.sql") },
+    Migration { name: "0005_lease_reports", sql: include_str!("../migrations/0005_lease_reports.sql") },
 ];
 
 /// What a look at a database has found.

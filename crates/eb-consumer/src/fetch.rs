@@ -1,9 +1,11 @@
 //! Reading ahead: from the source to records that are decoded and known to be new, in a task of its own beside the handlers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use eb_contract::stores::{Mark, MarkScope, Seen};
 use eb_contract::{Cut, Error, ErrorKind, ReadBatch, ReadLimit, ReadState, Result, Retry, Timestamp};
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -61,6 +63,18 @@ impl Fetch {
     }
 }
 
+/// Waits for room, and says so for as long as there is none.
+async fn full<T>(board: &PartitionBoard, room: impl Future<Output = T>) -> T {
+    let mut room = std::pin::pin!(room);
+    if let Some(there) = room.as_mut().now_or_never() {
+        return there;
+    }
+    board.full.store(true, Relaxed);
+    let there = room.await;
+    board.full.store(false, Relaxed);
+    there
+}
+
 struct Fetcher {
     ctx: Arc<Context>,
     scope: MarkScope,
@@ -77,7 +91,7 @@ impl Fetcher {
     async fn run(mut self, to: mpsc::Sender<Fetched>) -> Result<(), Gone> {
         let mut patience = Patience::new(&self.ctx.commit);
         loop {
-            self.room.some().await;
+            full(&self.board, self.room.some()).await;
             let limits = &self.ctx.limits;
             let limit = ReadLimit {
                 max_records: limits.read_records.min(self.room.free_records()),
@@ -117,8 +131,8 @@ impl Fetcher {
         let caught_up_at = (state == ReadState::CaughtUp).then_some(began);
         let closed = matches!(state, ReadState::Closed { .. });
         let bytes = records.iter().map(|r| r.envelope.len()).sum();
-        let here = self.room.take(records.len(), bytes).await;
-        let total = self.ctx.room.take(records.len(), bytes).await;
+        let here = full(&self.board, self.room.take(records.len(), bytes)).await;
+        let total = full(&self.board, self.ctx.room.take(records.len(), bytes)).await;
         let items: Vec<_> = records.into_iter().map(|r| Arc::new(Item::read(r))).collect();
         let seen = self.seen(&items).await;
         let next = if closed { Cut::End } else { next };

@@ -1,11 +1,22 @@
 //! How consumers stand, by what the stores and the bus tell of them: also of those that run elsewhere, or not at all.
+//!
+//! | | where it is known from |
+//! |---|---|
+//! | committed, head, lag | the checkpoint store and the bus; of a group's lag: the service |
+//! | who holds it | the lease store |
+//! | phase, in flight, retries | what the holder said with its last heartbeat ([`WorkReport`]), at most a heartbeat old and gone with its lease; what a group has in flight, and handed out again: the service |
+//! | dead letters | the dead-letter store |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use eb_contract::stores::{Checkpoint, Lease};
-use eb_contract::{ConsumerName, Cut, EventBusReader, Head, PartitionId, Result, Timestamp, Topic};
+use eb_contract::stores::{Checkpoint, Lease, LeaseInfo, Reported, WorkReport};
+use eb_contract::{
+    ConsumerName, Cut, EventBusGroups, EventBusReader, GroupBacklog, Head, PartitionId, Result, Timestamp,
+    Topic,
+};
 
+use crate::builder::ConsumerSource;
 use crate::context::Stores;
 
 /// One partition of one consumer.
@@ -23,39 +34,76 @@ pub struct PartitionOverview {
     pub committed_at: Option<Timestamp>,
     /// Where the partition ends; `None` when the bus cannot tell, or no longer has it.
     pub head: Option<Cut>,
-    /// Records between the two: exact where offsets count records, 0 at the head on every bus, else `None`.
+    /// Records between the two: exact where offsets count records, 0 at the head on every bus, else `None`. Of a group: what was not
+    /// acknowledged, where the service can count it.
     pub lag: Option<u64>,
     /// Who holds the partition and for how long still; `None` where nobody does.
     pub holder: Option<(Lease, Duration)>,
+    /// What the holder last said of its work; `None` where nobody holds it, or has said anything yet.
+    pub reported: Option<Reported>,
+    /// What a group of the service has pending; `None` where a log is read.
+    pub group: Option<GroupBacklog>,
     /// Open dead letters of the consumer, all its partitions together.
     pub dead_letters: u64,
 }
 
-type Place = (ConsumerName, Topic, PartitionId);
-/// A checkpoint, and a lease with the time that it still has.
-type Known = (Option<Checkpoint>, Option<(Lease, Duration)>);
+impl PartitionOverview {
+    /// Records that were read, or handed out by a group, and are not finished.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<u64> {
+        match &self.group {
+            Some(group) => Some(group.pending),
+            None => self.work().map(|w| w.in_flight),
+        }
+    }
 
-/// Looks at one consumer, or at all that have a checkpoint or a lease. Sorted by consumer, topic, partition.
+    /// Attempts that the holder had to repeat. Of a group that nobody reports of: the pending records that were handed out more than once.
+    #[must_use]
+    pub fn retries(&self) -> Option<u64> {
+        let reported = self.work().map(|w| w.retries);
+        reported.or(self.group.as_ref().map(|group| group.redelivered))
+    }
+
+    fn work(&self) -> Option<&WorkReport> {
+        self.reported.as_ref().map(|r| &r.work)
+    }
+}
+
+type Place = (ConsumerName, Topic, PartitionId);
+
+/// What is known of a partition.
+#[derive(Default)]
+struct Known {
+    checkpoint: Option<Checkpoint>,
+    lease: Option<LeaseInfo>,
+    group: Option<GroupBacklog>,
+}
+
+/// Looks at one consumer, or at all that have a checkpoint, a lease or a group. Sorted by consumer, topic, partition.
 ///
 /// Dropping the future leaves nothing behind.
 ///
 /// # Errors
-/// When a store cannot tell. A head that cannot be read is left out instead.
+/// When a store cannot tell, or the service of its groups. A head that cannot be read is left out instead.
 pub async fn overview(
-    reader: &dyn EventBusReader,
+    source: &ConsumerSource,
     stores: &Stores,
     consumer: Option<&ConsumerName>,
 ) -> Result<Vec<PartitionOverview>> {
-    let checkpoints = stores.checkpoints.list(consumer).await?;
-    let leases = stores.leases.list(consumer).await?;
+    let reader = &**source.reader();
     let mut all: BTreeMap<Place, Known> = BTreeMap::new();
-    for c in checkpoints {
+    for c in stores.checkpoints.list(consumer).await? {
         let key = (c.consumer.clone(), c.topic.clone(), c.partition_id);
-        all.entry(key).or_default().0 = Some(c);
+        all.entry(key).or_default().checkpoint = Some(c);
     }
-    for l in leases {
-        let key = (l.key.consumer, l.key.topic, l.key.partition_id);
-        all.entry(key).or_default().1 = l.left.map(|left| (l.lease, left));
+    for l in stores.leases.list(consumer).await? {
+        let key = (l.key.consumer.clone(), l.key.topic.clone(), l.key.partition_id);
+        all.entry(key).or_default().lease = Some(l);
+    }
+    if let ConsumerSource::Groups { groups, reader } = source {
+        for (key, backlog) in backlogs(&**groups, &**reader, consumer).await? {
+            all.entry(key).or_default().group = Some(backlog);
+        }
     }
     let consumers: BTreeSet<_> = all.keys().map(|k| k.0.clone()).collect();
     let mut letters = BTreeMap::new();
@@ -65,7 +113,7 @@ pub async fn overview(
     }
     let mut heads: BTreeMap<(Topic, PartitionId), Option<Head>> = BTreeMap::new();
     let mut rows = Vec::with_capacity(all.len());
-    for ((consumer, topic, partition_id), (checkpoint, holder)) in all {
+    for ((consumer, topic, partition_id), Known { checkpoint, lease, group }) in all {
         let place = (topic.clone(), partition_id);
         let head = match heads.get(&place) {
             Some(head) => *head,
@@ -76,19 +124,44 @@ pub async fn overview(
             }
         };
         let committed = checkpoint.as_ref().map(|c| c.cut);
+        let undone = group.as_ref().and_then(|g| Some(g.undelivered? + g.pending));
         rows.push(PartitionOverview {
-            lag: head.and_then(|head| lag(committed.unwrap_or(Cut::Begin), &head)),
+            lag: undone.or_else(|| head.and_then(|head| lag(committed.unwrap_or(Cut::Begin), &head))),
             dead_letters: letters.get(&consumer).copied().unwrap_or(0),
             committed,
             committed_at: checkpoint.and_then(|c| c.committed_at),
             head: head.map(|h| h.cut),
-            holder,
+            reported: lease.as_ref().and_then(|l| l.reported),
+            holder: lease.and_then(|l| l.left.map(|left| (l.lease, left))),
+            group,
             consumer,
             topic,
             partition_id,
         });
     }
     Ok(rows)
+}
+
+/// The groups of a service, on all topics.
+async fn backlogs(
+    groups: &dyn EventBusGroups,
+    reader: &dyn EventBusReader,
+    consumer: Option<&ConsumerName>,
+) -> Result<Vec<(Place, GroupBacklog)>> {
+    let mut all = Vec::new();
+    for topic in reader.topics().await? {
+        for partition in reader.partitions(&topic).await?.partitions {
+            for group in groups.groups(&topic, partition.id).await? {
+                if consumer.is_some_and(|wanted| *wanted != group) {
+                    continue;
+                }
+                if let Some(backlog) = groups.backlog(&group, &topic, partition.id).await? {
+                    all.push(((group, topic.clone(), partition.id), backlog));
+                }
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// How many records lie between a cut and the head, where that can be told.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use eb_contract::stores::{WorkPhase, WorkReport};
 use eb_contract::{Cut, Error, Health, HealthCheck, HealthStatus, PartitionId, Topic};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -50,6 +51,8 @@ pub struct PartitionStatus {
     pub unrecorded: usize,
     /// Records that were handled since it was opened.
     pub handled: u64,
+    /// Attempts that had to be repeated since it was opened.
+    pub retries: u64,
     /// What is amiss, if something is.
     pub problem: Option<String>,
 }
@@ -63,6 +66,13 @@ pub(crate) struct PartitionBoard {
     pub(crate) dying: AtomicUsize,
     pub(crate) unrecorded: AtomicUsize,
     pub(crate) handled: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    /// Keys with a record that failed and is to be tried again.
+    pub(crate) keys_retrying: AtomicUsize,
+    /// No handler runs, and none could be called.
+    pub(crate) idle: AtomicBool,
+    /// Reading waits for room.
+    pub(crate) full: AtomicBool,
     facts: Mutex<Facts>,
 }
 
@@ -92,6 +102,10 @@ impl PartitionBoard {
             dying: AtomicUsize::default(),
             unrecorded: AtomicUsize::default(),
             handled: AtomicU64::default(),
+            retries: AtomicU64::default(),
+            keys_retrying: AtomicUsize::default(),
+            idle: AtomicBool::default(),
+            full: AtomicBool::default(),
             facts: Mutex::new(facts),
         }
     }
@@ -149,7 +163,25 @@ impl PartitionBoard {
             dying: self.dying.load(Relaxed),
             unrecorded: self.unrecorded.load(Relaxed),
             handled: self.handled.load(Relaxed),
+            retries: self.retries.load(Relaxed),
             problem: facts.halted.clone().or(trouble),
+        }
+    }
+
+    /// What goes with the next heartbeat.
+    fn report(&self) -> WorkReport {
+        let stuck = self.full.load(Relaxed) && self.idle.load(Relaxed);
+        let phase = match self.facts.lock().phase {
+            Phase::Halted => WorkPhase::Halted,
+            Phase::Draining => WorkPhase::Draining,
+            Phase::Running if stuck => WorkPhase::Paused,
+            Phase::Opening | Phase::Running => WorkPhase::Running,
+        };
+        WorkReport {
+            phase,
+            in_flight: self.in_flight.load(Relaxed) as u64,
+            keys_retrying: self.keys_retrying.load(Relaxed) as u64,
+            retries: self.retries.load(Relaxed),
         }
     }
 
@@ -204,6 +236,11 @@ impl Board {
             let left = board.unrecorded.load(Relaxed) as u64;
             self.left_unrecorded.fetch_add(left, Relaxed);
         }
+    }
+
+    /// How the work on a partition stands; `None` before it was opened.
+    pub(crate) fn report(&self, topic: &Topic, partition: PartitionId) -> Option<WorkReport> {
+        self.partitions.lock().get(&(topic.clone(), partition)).map(|board| board.report())
     }
 
     pub(crate) fn failed(&self, topic: &Topic, partition: PartitionId, why: Option<String>) {

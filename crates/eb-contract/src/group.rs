@@ -40,6 +40,16 @@ pub trait EventBusGroups: Send + Sync + 'static {
         member: &'a str,
     ) -> BoxFuture<'a, Result<Box<dyn GroupMember>>>;
 
+    /// The groups on one partition, sorted; those whose names are no [`ConsumerName`] are left out.
+    ///
+    /// # Errors
+    /// When the service cannot tell.
+    fn groups<'a>(
+        &'a self,
+        topic: &'a Topic,
+        partition: PartitionId,
+    ) -> BoxFuture<'a, Result<Vec<ConsumerName>>>;
+
     /// What a group has on one partition; `None` where there is no such group.
     ///
     /// # Errors
@@ -57,6 +67,8 @@ pub trait EventBusGroups: Send + Sync + 'static {
 pub struct GroupBacklog {
     /// Records handed out and not acknowledged.
     pub pending: u64,
+    /// Of these, how many were handed out more than once.
+    pub redelivered: u64,
     /// Records never handed out, where the service can tell.
     pub undelivered: Option<u64>,
     /// The members that hold pending records, with how many, sorted.

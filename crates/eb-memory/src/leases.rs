@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::stores::{
-    Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, check_lease_request, check_owner, first_epoch,
+    Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, Renewal, Reported, check_lease_request,
+    check_owner, first_epoch,
 };
-use eb_contract::{BoxFuture, ConsumerName, Error, ErrorKind, PartitionId, Result, Topic};
+use eb_contract::{BoxFuture, ConsumerName, Error, ErrorKind, Result, Timestamp, Topic};
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ struct Held {
     lease: Lease,
     /// On the clock; `None` when it was released.
     end: Option<Duration>,
+    /// The holder's last report.
+    reported: Option<Reported>,
 }
 
 impl Held {
@@ -102,7 +105,8 @@ impl MemoryLeases {
                 },
             };
             let lease = Lease { owner: owner.to_owned(), epoch };
-            state.leases.insert(key.clone(), Held { lease: lease.clone(), end: Some(end) });
+            let held = Held { lease: lease.clone(), end: Some(end), reported: None };
+            state.leases.insert(key.clone(), held);
             Ok(Claim::Held(lease))
         })
     }
@@ -125,20 +129,21 @@ fn ended(key: &LeaseKey, lease: &Lease) -> Error {
 impl State {
     fn heartbeat(
         &mut self,
-        now: Duration,
+        (now, at): (Duration, Timestamp),
         end: Duration,
         (consumer, topic, owner): (&ConsumerName, &Topic, &str),
-        held: &[(PartitionId, Lease)],
+        held: &[Renewal],
     ) -> Heartbeat {
         self.workers.retain(|_, end| *end > now);
         let me = self.workers.entry((consumer.clone(), topic.clone(), owner.to_owned())).or_default();
         *me = end.max(*me);
-        let renewed = held.iter().map(|(partition_id, lease)| {
+        let renewed = held.iter().map(|Renewal { partition_id, lease, report }| {
             let key =
                 LeaseKey { consumer: consumer.clone(), topic: topic.clone(), partition_id: *partition_id };
             match self.leases.get_mut(&key) {
                 Some(h) if h.lease == *lease && lease.owner == owner && h.left(now).is_some() => {
                     h.extend(end);
+                    h.reported = report.map(|work| Reported { work, at }).or(h.reported);
                     Ok(())
                 }
                 _ => Err(ended(&key, lease)),
@@ -166,11 +171,12 @@ impl LeaseStore for MemoryLeases {
         topic: &'a Topic,
         owner: &'a str,
         time_to_live: Duration,
-        held: &'a [(PartitionId, Lease)],
+        held: &'a [Renewal],
     ) -> BoxFuture<'a, Result<Heartbeat>> {
         let answer = check_lease_request("heartbeat", owner, time_to_live).and_then(|()| {
             self.with(|state, now| {
-                Ok(state.heartbeat(now, now + time_to_live, (consumer, topic, owner), held))
+                let at = self.clock.now();
+                Ok(state.heartbeat((now, at), now + time_to_live, (consumer, topic, owner), held))
             })
         });
         ready(answer).boxed()
@@ -213,6 +219,7 @@ impl LeaseStore for MemoryLeases {
                 key: key.clone(),
                 lease: held.lease.clone(),
                 left: held.left(now),
+                reported: held.reported.filter(|_| held.left(now).is_some()),
             };
             Ok(wanted.map(info).collect())
         });

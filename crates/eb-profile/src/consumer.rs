@@ -230,6 +230,19 @@ impl Consumers {
         &self.reader
     }
 
+    /// Where consumers of this profile get their records from.
+    #[must_use]
+    pub fn source(&self) -> ConsumerSource {
+        let reader = Arc::clone(&self.reader);
+        match (self.profile.wiring.consumers.source, &self.groups) {
+            (ConsumerSourceKind::Groups, Some(groups)) => {
+                ConsumerSource::Groups { groups: Arc::clone(groups), reader }
+            }
+            // A bus that could not be opened has no groups either; its reader says why.
+            (ConsumerSourceKind::Groups, None) | (ConsumerSourceKind::Log, _) => ConsumerSource::Log(reader),
+        }
+    }
+
     /// The stores.
     #[must_use]
     pub fn stores(&self) -> &Stores {
@@ -242,16 +255,8 @@ impl Consumers {
     /// In mode `degraded`, when the substitute cannot be made.
     pub async fn builder(&self, subscriber_name: &str) -> Result<ConsumerBuilder<OnTheirOwn>, OpenError> {
         let config = &self.profile.wiring.consumers;
-        let reader = Arc::clone(&self.reader);
-        let source = match (config.source, &self.groups) {
-            (ConsumerSourceKind::Groups, Some(groups)) => {
-                ConsumerSource::Groups { groups: Arc::clone(groups), reader }
-            }
-            // A bus that could not be opened has no groups either; its reader says why.
-            (ConsumerSourceKind::Groups, None) | (ConsumerSourceKind::Log, _) => ConsumerSource::Log(reader),
-        };
         let builder = EventConsumer::builder(subscriber_name)
-            .source(source)
+            .source(self.source())
             .stores(self.stores.clone())
             .keep_marks(config.keep_marks);
         match config.mode {

@@ -29,6 +29,7 @@
 
 mod member;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use eb_contract::{
@@ -62,14 +63,7 @@ pub(crate) struct Standing {
 impl Standing {
     /// The group as it stands; `None` where there is none.
     async fn of(op: &'static str, session: &Session, key: &str, group: &str) -> Result<Option<Self>> {
-        let mut cmd = Cmd::new();
-        cmd.arg("XINFO").arg("GROUPS").arg(key);
-        let answer = session.command(&cmd).await.map_err(|f| f.reading(op))?;
-        if is_without_key(&answer) {
-            return Err(error::facts_missing(op, "the partition's stream is gone"));
-        }
-        for described in reply::array(op, answer)? {
-            let mut described = reply::pairs(op, described)?;
+        for mut described in described(op, session, key).await? {
             let mut take = |name: &str| {
                 described
                     .remove(name)
@@ -90,6 +84,17 @@ impl Standing {
         }
         Ok(None)
     }
+}
+
+/// What the server says of the stream's groups.
+async fn described(op: &'static str, session: &Session, key: &str) -> Result<Vec<HashMap<String, Value>>> {
+    let mut cmd = Cmd::new();
+    cmd.arg("XINFO").arg("GROUPS").arg(key);
+    let answer = session.command(&cmd).await.map_err(|f| f.reading(op))?;
+    if is_without_key(&answer) {
+        return Err(error::facts_missing(op, "the partition's stream is gone"));
+    }
+    reply::array(op, answer)?.into_iter().map(|group| reply::pairs(op, group)).collect()
 }
 
 fn is_without_key(answer: &Value) -> bool {
@@ -179,8 +184,47 @@ impl RedisGroups {
                 .map_err(|e| e.at(&stream.place))?,
         };
         members.sort();
+        let redelivered = redelivered(OP, &session, &stream.key, group.as_str()).await;
+        let redelivered = redelivered.map_err(|e| e.at(&stream.place))?;
         let Standing { pending, undelivered, .. } = standing;
-        Ok(Some(GroupBacklog { pending, undelivered, members }))
+        Ok(Some(GroupBacklog { pending, redelivered, undelivered, members }))
+    }
+
+    async fn names(&self, topic: &Topic, partition: PartitionId) -> Result<Vec<ConsumerName>> {
+        const OP: &str = "list groups";
+        let stream = self.stream(OP, topic, partition).await?;
+        let session = self.shared.reads.session(OP).await?;
+        let mut names = Vec::new();
+        for mut described in described(OP, &session, &stream.key).await.map_err(|e| e.at(&stream.place))? {
+            let name = described.remove("name").map(|name| reply::text(OP, name)).transpose()?;
+            names.extend(name.and_then(|name| ConsumerName::new(&name).ok()));
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// How many pending records the group has handed out more than once, by pages.
+async fn redelivered(op: &'static str, session: &Session, key: &str, group: &str) -> Result<u64> {
+    const PAGE: usize = 1000;
+    let (mut from, mut count) = ("-".to_owned(), 0);
+    loop {
+        let mut cmd = Cmd::new();
+        cmd.arg("XPENDING").arg(key).arg(group).arg(&from).arg("+").arg(PAGE);
+        let answer = session.command(&cmd).await.map_err(|f| f.reading(op))?;
+        if matches!(&answer, Value::ServerError(e) if e.code() == "NOGROUP") {
+            return Err(no_group(op, group));
+        }
+        let page = reply::array(op, answer)?;
+        let is_last = page.len() < PAGE;
+        for one in page {
+            let [id, _holder, _idle, times] = reply::items(op, one)?;
+            from = format!("({}", reply::text(op, id)?);
+            count += u64::from(reply::number(op, times)? > 1);
+        }
+        if is_last {
+            return Ok(count);
+        }
     }
 }
 
@@ -206,5 +250,13 @@ impl EventBusGroups for RedisGroups {
         partition: PartitionId,
     ) -> BoxFuture<'a, Result<Option<GroupBacklog>>> {
         Box::pin(self.backlog_of(group, topic, partition))
+    }
+
+    fn groups<'a>(
+        &'a self,
+        topic: &'a Topic,
+        partition: PartitionId,
+    ) -> BoxFuture<'a, Result<Vec<ConsumerName>>> {
+        Box::pin(self.names(topic, partition))
     }
 }

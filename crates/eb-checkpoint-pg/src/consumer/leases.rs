@@ -1,11 +1,12 @@
 //! Leases in Postgres. Ends are by the server's clock; epochs rise under the row's lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use eb_contract::stores::{
-    Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, check_lease_request, check_owner,
+    Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, Renewal, Reported, WorkPhase, WorkReport,
+    check_lease_request, check_owner,
 };
 use eb_contract::{BoxFuture, ConsumerName, Error, ErrorKind, PartitionId, Result, Topic};
 use tokio_postgres::Row;
@@ -16,6 +17,7 @@ use crate::error::{Step, again};
 use crate::migrate;
 use crate::position::corrupt;
 use crate::text::{escape, unescape};
+use crate::time::from_system;
 
 const OP_CLAIM: &str = "claim lease";
 const OP_HEARTBEAT: &str = "heartbeat";
@@ -47,6 +49,12 @@ struct Sql {
 impl Sql {
     fn of(schema: &str) -> Self {
         let (leases, members) = (format!("{schema}.consumer_leases"), format!("{schema}.consumer_members"));
+        let report = ["phase", "in_flight", "keys_retrying", "retries", "reported_at"];
+        let no_report = report.map(|column| format!("{column} = NULL")).join(", ");
+        // A holder that claims again keeps the epoch and its report.
+        let kept = report
+            .map(|column| format!("{column} = CASE WHEN l.ends_at > clock_timestamp() THEN l.{column} END"));
+        let kept = kept.join(", ");
         // One that holds it keeps the epoch and never loses time by asking for less.
         let claim = format!(
             "INSERT INTO {leases} AS l (consumer, topic, partition_id, owner, epoch, ends_at) \
@@ -55,7 +63,7 @@ impl Sql {
              ON CONFLICT (consumer, topic, partition_id) DO UPDATE SET owner = excluded.owner, \
                  epoch = l.epoch + CASE WHEN l.ends_at > clock_timestamp() THEN 0 ELSE 1 END, \
                  ends_at = CASE WHEN l.ends_at > clock_timestamp() THEN greatest(l.ends_at, excluded.ends_at) \
-                     ELSE excluded.ends_at END \
+                     ELSE excluded.ends_at END, {kept} \
              WHERE l.ends_at IS NULL OR l.ends_at <= clock_timestamp() OR l.owner = excluded.owner \
              RETURNING owner, epoch::text"
         );
@@ -73,8 +81,13 @@ impl Sql {
                        AND ends_at < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED) \
              ), renewed AS ( \
                  UPDATE {leases} l SET ends_at = greatest(l.ends_at, \
-                     clock_timestamp() + make_interval(secs => $4)) \
-                 FROM unnest($5::int8[], $6::text[]) AS i(partition_id, epoch) \
+                     clock_timestamp() + make_interval(secs => $4)), \
+                     phase = coalesce(i.phase, l.phase), in_flight = coalesce(i.in_flight, l.in_flight), \
+                     keys_retrying = coalesce(i.keys_retrying, l.keys_retrying), \
+                     retries = coalesce(i.retries, l.retries), \
+                     reported_at = CASE WHEN i.phase IS NULL THEN l.reported_at ELSE clock_timestamp() END \
+                 FROM unnest($5::int8[], $6::text[], $7::text[], $8::int8[], $9::int8[], $10::int8[]) \
+                     AS i(partition_id, epoch, phase, in_flight, keys_retrying, retries) \
                  WHERE l.consumer = $1 AND l.topic = $2 AND l.partition_id = i.partition_id AND l.owner = $3 \
                    AND l.epoch = i.epoch::numeric AND l.ends_at > clock_timestamp() \
                  RETURNING l.partition_id, i.epoch \
@@ -89,14 +102,16 @@ impl Sql {
             holder: format!("SELECT owner, epoch::text, {left} FROM {leases} WHERE {at}"),
             heartbeat,
             release: format!(
-                "UPDATE {leases} SET ends_at = NULL WHERE {at} AND owner = $4 AND epoch = $5::text::numeric"
+                "UPDATE {leases} SET ends_at = NULL, {no_report} \
+                 WHERE {at} AND owner = $4 AND epoch = $5::text::numeric"
             ),
             leave: format!(
                 "WITH gone AS (DELETE FROM {members} WHERE consumer = $1 AND topic = $2 AND owner = $3) \
-                 UPDATE {leases} SET ends_at = NULL WHERE consumer = $1 AND topic = $2 AND owner = $3"
+                 UPDATE {leases} SET ends_at = NULL, {no_report} WHERE consumer = $1 AND topic = $2 AND owner = $3"
             ),
             list: format!(
-                "SELECT owner, epoch::text, {left}, consumer, topic, partition_id FROM {leases} \
+                "SELECT owner, epoch::text, {left}, consumer, topic, partition_id, phase, in_flight, \
+                     keys_retrying, retries, reported_at FROM {leases} \
                  WHERE $1::text IS NULL OR consumer = $1 ORDER BY consumer, topic, partition_id"
             ),
         }
@@ -162,7 +177,57 @@ impl PgLeases {
                 u32::try_from(row.get::<_, i64>(5)).map_err(|_| damaged("a partition number"))?,
             ),
         };
-        Ok(LeaseInfo { key, lease: self.lease(OP_LIST, row.get(0), row.get(1))?, left: left(row) })
+        let left = left(row);
+        let reported = if left.is_some() { self.reported(row)? } else { None };
+        Ok(LeaseInfo { key, lease: self.lease(OP_LIST, row.get(0), row.get(1))?, left, reported })
+    }
+
+    fn reported(&self, row: &Row) -> Result<Option<Reported>> {
+        let damaged = || corrupt(OP_LIST, self.db.place(), "a lease's report");
+        let Some(phase) = row.get::<_, Option<&str>>(6) else { return Ok(None) };
+        let phase = WorkPhase::ALL.into_iter().find(|p| p.as_str() == phase).ok_or_else(damaged)?;
+        let number = |column: usize| {
+            let number: Option<i64> = row.get(column);
+            number.and_then(|n| u64::try_from(n).ok()).ok_or_else(damaged)
+        };
+        let work =
+            WorkReport { phase, in_flight: number(7)?, keys_retrying: number(8)?, retries: number(9)? };
+        let at: Option<SystemTime> = row.get(10);
+        let at = from_system(OP_LIST, self.db.place(), at.ok_or_else(damaged)?)?;
+        Ok(Some(Reported { work, at }))
+    }
+}
+
+/// Renewals as the columns of the statement.
+#[derive(Default)]
+struct Renewals {
+    partitions: Vec<i64>,
+    epochs: Vec<String>,
+    phases: Vec<Option<&'static str>>,
+    in_flight: Vec<Option<i64>>,
+    keys_retrying: Vec<Option<i64>>,
+    retries: Vec<Option<i64>>,
+}
+
+impl Renewals {
+    /// Those that may be the owner's. Each once: a row is updated once by a statement; of two reports the last stands.
+    fn of(held: &[Renewal], owner: &str) -> Self {
+        let mut own: BTreeMap<(i64, u64), Option<WorkReport>> = BTreeMap::new();
+        for renewal in held.iter().filter(|r| r.lease.owner == owner) {
+            let report = own.entry((i64::from(renewal.partition_id.0), renewal.lease.epoch)).or_default();
+            *report = renewal.report.or(*report);
+        }
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let mut all = Self::default();
+        for ((partition, epoch), report) in own {
+            all.partitions.push(partition);
+            all.epochs.push(epoch.to_string());
+            all.phases.push(report.map(|r| r.phase.as_str()));
+            all.in_flight.push(report.map(|r| number(r.in_flight)));
+            all.keys_retrying.push(report.map(|r| number(r.keys_retrying)));
+            all.retries.push(report.map(|r| number(r.retries)));
+        }
+        all
     }
 }
 
@@ -197,24 +262,31 @@ impl LeaseStore for PgLeases {
         topic: &'a Topic,
         owner: &'a str,
         time_to_live: Duration,
-        held: &'a [(PartitionId, Lease)],
+        held: &'a [Renewal],
     ) -> BoxFuture<'a, Result<Heartbeat>> {
         Box::pin(async move {
             check_lease_request(OP_HEARTBEAT, owner, time_to_live)?;
             let stored = escape(owner);
             let (stored, seconds) = (stored.as_ref(), time_to_live.as_secs_f64());
-            let own = held.iter().filter(|(_, lease)| lease.owner == owner);
-            // Each once: a row is updated once by a statement.
-            let own: BTreeSet<(i64, String)> =
-                own.map(|(p, lease)| (i64::from(p.0), lease.epoch.to_string())).collect();
-            let (partitions, epochs): (Vec<i64>, Vec<String>) = own.into_iter().unzip();
+            let own = Renewals::of(held, owner);
             let (consumer_name, topic_name) = (consumer.as_str(), topic.as_str());
             let mut connection = self.db.connection(OP_HEARTBEAT).await?;
             let rows = connection
                 .rows(
                     Step::Commit,
                     &self.sql.heartbeat,
-                    &[&consumer_name, &topic_name, &stored, &seconds, &partitions, &epochs],
+                    &[
+                        &consumer_name,
+                        &topic_name,
+                        &stored,
+                        &seconds,
+                        &own.partitions,
+                        &own.epochs,
+                        &own.phases,
+                        &own.in_flight,
+                        &own.keys_retrying,
+                        &own.retries,
+                    ],
                 )
                 .await?;
             let mut workers = vec![owner.to_owned()];
@@ -229,14 +301,14 @@ impl LeaseStore for PgLeases {
                 renewed.extend(partition.zip(epoch.map(str::to_owned)));
             }
             workers.sort_unstable();
-            let answer = |(partition, lease): &(PartitionId, Lease)| {
-                let asked = (i64::from(partition.0), lease.epoch.to_string());
+            let answer = |Renewal { partition_id, lease, .. }: &Renewal| {
+                let asked = (i64::from(partition_id.0), lease.epoch.to_string());
                 if lease.owner == owner && renewed.contains(&asked) {
                     return Ok(());
                 }
                 let what = format!("the lease of `{}` with epoch {} has ended", lease.owner, lease.epoch);
                 Err(Error::new(ErrorKind::Fenced, "renew lease", what)
-                    .at(format!("{consumer} {topic}/{partition}"))
+                    .at(format!("{consumer} {topic}/{partition_id}"))
                     .advise("claim it anew"))
             };
             Ok(Heartbeat { workers, renewed: held.iter().map(answer).collect() })

@@ -1,9 +1,13 @@
 //! The schema's versions.
 
+use std::time::Duration;
+
 use eb_checkpoint_pg::{
-    Migrations, PgAdmissionIndex, PgCheckpointStore, PgConfig, PgIndexConfig, SchemaState, check,
+    Migrations, PgAdmissionIndex, PgCheckpointStore, PgConfig, PgIndexConfig, PgLeases, SchemaState, check,
 };
-use eb_contract::stores::{AdmissionIndex, CheckpointStore};
+use eb_contract::stores::{
+    AdmissionIndex, CheckpointStore, Claim, LeaseKey, LeaseStore, Renewal, WorkPhase, WorkReport,
+};
 
 use crate::support::{Schema, fresh, fresh_id, lease, next, request};
 
@@ -28,7 +32,7 @@ async fn many_programs_that_open_at_once_make_one_schema() {
     for opened in opening {
         opened.await.unwrap().unwrap();
     }
-    assert_eq!(schema.sql("SELECT version FROM migrations"), ["1", "2", "3", "4"]);
+    assert_eq!(schema.sql("SELECT version FROM migrations"), ["1", "2", "3", "4", "5"]);
     assert_eq!(schema.sql("SELECT count(*) FROM gates"), ["4"]);
 }
 
@@ -63,13 +67,37 @@ async fn a_schema_of_an_older_version_is_brought_up_to_date_with_what_it_holds()
 }
 
 #[tokio::test]
+async fn leases_of_the_time_before_reports_are_held_on_and_reported_of() {
+    let schema = Schema::new();
+    let old = PgLeases::open(&schema.config()).await.unwrap();
+    let like = fresh("c", 0, next(1));
+    let key = LeaseKey { consumer: like.consumer, topic: like.topic, partition_id: like.partition_id };
+    let minute = Duration::from_secs(60);
+    let Claim::Held(lease) = old.claim(&key, "w", minute).await.unwrap() else { panic!("it is free") };
+    schema.sql(
+        "ALTER TABLE consumer_leases DROP COLUMN phase, DROP COLUMN in_flight, DROP COLUMN keys_retrying, \
+             DROP COLUMN retries, DROP COLUMN reported_at; \
+         DELETE FROM migrations WHERE version > 4",
+    );
+    let new = PgLeases::open(&schema.config()).await.unwrap();
+    let info = new.list(None).await.unwrap().remove(0);
+    assert_eq!((&info.lease, info.left.is_some(), info.reported), (&lease, true, None));
+    let work = WorkReport { phase: WorkPhase::Halted, in_flight: 3, keys_retrying: 1, retries: u64::MAX };
+    let renewal = Renewal { partition_id: key.partition_id, lease, report: Some(work) };
+    let beat = new.heartbeat(&key.consumer, &key.topic, "w", minute, &[renewal]).await.unwrap();
+    assert!(beat.renewed[0].is_ok());
+    let reported = new.list(None).await.unwrap().remove(0).reported.unwrap();
+    assert_eq!(reported.work, WorkReport { retries: i64::MAX as u64, ..work });
+}
+
+#[tokio::test]
 async fn the_schema_of_another_program_is_refused_and_left_alone() {
     let schema = Schema::new();
     let store = open(&schema.config()).await.unwrap();
     let stored = store.commit(&[fresh("c", 0, next(1))], &lease("w", 1)).await.remove(0).unwrap();
     let steps = [
-        "INSERT INTO migrations VALUES (5, '0005_newer', 'x', now())",
-        "DELETE FROM migrations WHERE version = 5; UPDATE migrations SET md5 = 'changed'",
+        "INSERT INTO migrations VALUES (6, '0006_newer', 'x', now())",
+        "DELETE FROM migrations WHERE version = 6; UPDATE migrations SET md5 = 'changed'",
     ];
     for step in steps {
         schema.sql(step);

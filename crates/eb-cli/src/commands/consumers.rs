@@ -1,5 +1,6 @@
 //! `eb consumers`
 
+use eb_contract::stores::WorkPhase;
 use eb_contract::{Cut, PartitionId, Timestamp, Topic};
 use serde::Serialize;
 
@@ -19,6 +20,14 @@ struct Line {
     lag: Option<u64>,
     holder: Option<String>,
     lease_left_ms: Option<u64>,
+    phase: Option<WorkPhase>,
+    in_flight: Option<u64>,
+    keys_retrying: Option<u64>,
+    retries: Option<u64>,
+    /// Of a group of the service alone.
+    redelivered: Option<u64>,
+    /// When the holder said so.
+    reported_at_utc: Option<Timestamp>,
     dead_letters: u64,
 }
 
@@ -27,8 +36,14 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Consumers) -> Outco
     for notice in &consumers.profile().notices {
         ui.note(notice);
     }
-    let rows = eb_consumer::overview(&**consumers.reader(), consumers.stores(), args.name.as_ref()).await?;
+    let rows = eb_consumer::overview(&consumers.source(), consumers.stores(), args.name.as_ref()).await?;
     let lines = rows.into_iter().map(|row| Line {
+        phase: row.reported.map(|r| r.work.phase),
+        in_flight: row.in_flight(),
+        keys_retrying: row.reported.map(|r| r.work.keys_retrying),
+        retries: row.retries(),
+        redelivered: row.group.as_ref().map(|group| group.redelivered),
+        reported_at_utc: row.reported.map(|r| r.at),
         consumer: row.consumer.to_string(),
         topic: row.topic,
         partition_id: row.partition_id,
@@ -50,11 +65,24 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Consumers) -> Outco
         ui.note("no consumers yet; `eb subscribe` is one");
     } else {
         let rows: Vec<_> = lines.iter().map(Line::row).collect();
-        let head = ["CONSUMER", "TOPIC", "PARTITION", "COMMITTED", "HEAD", "LAG", "HELD BY", "DEAD LETTERS"];
-        ui.table(&head, &rows)?;
+        ui.table(&HEAD, &rows)?;
     }
     Ok(Exit::Done)
 }
+
+const HEAD: [&str; 11] = [
+    "CONSUMER",
+    "TOPIC",
+    "PARTITION",
+    "COMMITTED",
+    "HEAD",
+    "LAG",
+    "IN FLIGHT",
+    "RETRIES",
+    "DEAD LETTERS",
+    "PHASE",
+    "HELD BY",
+];
 
 impl Line {
     fn row(&self) -> Vec<String> {
@@ -66,8 +94,11 @@ impl Line {
             or_dash(self.committed.map(|c| c.to_string())),
             or_dash(self.head.map(|c| c.to_string())),
             or_dash(self.lag.map(|n| n.to_string())),
-            or_dash(self.holder.clone()),
+            or_dash(self.in_flight.map(|n| n.to_string())),
+            or_dash(self.retries.map(|n| n.to_string())),
             self.dead_letters.to_string(),
+            or_dash(self.phase.map(|phase| phase.as_str().to_owned())),
+            or_dash(self.holder.clone()),
         ]
     }
 }

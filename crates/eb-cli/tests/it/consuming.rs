@@ -109,3 +109,51 @@ fn without_its_bus_a_consumer_does_not_start_and_says_why() {
     let ran = subscribe(&place, &[], "true").ended(1);
     assert!(ran.stderr.contains("cannot start") && ran.stderr.contains("required"), "{ran:?}");
 }
+
+/// Looks by `eb consumers` until it says so. Each look is a process of its own.
+fn until(place: &Place, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        let seen = place.eb(&["consumers", "job"]).ended(0).lines();
+        if let Some(line) = seen.iter().find(|line| so(line)) {
+            return line.clone();
+        }
+        assert!(std::time::Instant::now() < deadline, "{what} never came: {seen:?}");
+    }
+}
+
+#[test]
+fn a_consumer_at_work_in_another_process_is_seen_with_what_it_has_in_flight_and_tries_again() {
+    let place = Place::with_events(3);
+    // The first command waits for a file; the two others are told to try again until it is there.
+    let command =
+        "case $EB_EVENT_ID in e1) until [ -e go ]; do sleep 0.05; done;; *) [ -e go ] || exit 75;; esac";
+    let args =
+        ["--json", "subscribe", "--topic", AUDIT, "--name", "job", "--delay-ms", "20", "--backoff", "fixed"];
+    let more = ["--max-attempts", "0", "--shell", "--exec", command];
+    let worker = place.start(&[&args[..], &more].concat());
+    let busy = until(&place, "the work", |line| line["in_flight"] == 3 && line["retries"].as_u64() > Some(2));
+    assert_eq!(
+        (&busy["phase"], &busy["lag"], &busy["keys_retrying"]),
+        (&json!("running"), &json!(3), &json!(2))
+    );
+    assert!(busy["holder"].as_str().unwrap().starts_with("pid-"), "{busy}");
+    assert!(busy["reported_at_utc"].is_string() && busy["lease_left_ms"].as_u64() > Some(0), "{busy}");
+
+    // Killed, it is seen no longer once its lease has ended; whoever comes next is seen with its own numbers.
+    worker.signal("-KILL");
+    let dead = until(&place, "the end of the lease", |line| line["holder"].is_null());
+    assert_eq!(
+        (&dead["in_flight"], &dead["retries"], &dead["phase"]),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    place.write("go", "");
+    let ran = subscribe(&place, &[], "true").ended(0);
+    assert_eq!(summary(&ran)["handled"], 3);
+    let done = place.eb(&["consumers", "job"]).one();
+    assert_eq!(
+        (&done["lag"], &done["in_flight"], &done["dead_letters"]),
+        (&json!(0), &Value::Null, &json!(0))
+    );
+    drop(worker.finish());
+}

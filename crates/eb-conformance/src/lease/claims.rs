@@ -6,7 +6,7 @@ use eb_contract::PartitionId;
 use eb_contract::stores::{Claim, LeaseInfo, LeaseKey};
 
 use crate::Outcome;
-use crate::lease::{LeaseCase, MINUTE, about, consumer, key, lease, topic};
+use crate::lease::{LeaseCase, MINUTE, about, consumer, key, lease, silent, topic};
 use crate::outcome::{ensure, ensure_eq, refused};
 
 pub(crate) async fn a_free_partition_is_held_by_whoever_claims_it(case: &mut LeaseCase) -> Outcome {
@@ -39,7 +39,7 @@ pub(crate) async fn a_late_claim_never_brings_the_end_forward(case: &mut LeaseCa
     ensure_eq!(case.store().claim(&key(0), "a", short).await?, Claim::Held(held.clone()), "the claim");
     let beat = case
         .store()
-        .heartbeat(&key(0).consumer, &key(0).topic, "a", short, &[(PartitionId(0), held.clone())])
+        .heartbeat(&key(0).consumer, &key(0).topic, "a", short, &silent(&[(PartitionId(0), held.clone())]))
         .await?;
     ensure!(beat.renewed.len() == 1 && beat.renewed[0].is_ok(), "renewed: {:?}", beat.renewed);
     case.open.pass(Duration::from_secs(30)).await?;

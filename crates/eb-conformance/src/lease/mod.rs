@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::stores::{Claim, Heartbeat, Lease, LeaseKey, LeaseStore};
+use eb_contract::stores::{Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, Renewal, Reported};
 use eb_contract::{BoxFuture, PartitionId, Result};
 
 mod claims;
 mod heartbeats;
 mod races;
+mod reports;
 mod scenarios;
 
 pub use scenarios::lease_scenarios;
@@ -107,8 +108,29 @@ impl LeaseCase {
 
     /// A heartbeat of a worker of the usual consumer and topic.
     pub(crate) async fn beat(&self, owner: &str, held: &[(PartitionId, Lease)]) -> Result<Heartbeat> {
+        self.renew(owner, &silent(held)).await
+    }
+
+    /// The same with reports.
+    pub(crate) async fn renew(&self, owner: &str, held: &[Renewal]) -> Result<Heartbeat> {
         self.store().heartbeat(&consumer("scorer"), &topic("fp.bus.traffic.v1"), owner, MINUTE, held).await
     }
+
+    /// What is reported of a partition.
+    pub(crate) async fn reported(&self, of: &LeaseKey) -> Result<Option<Reported>> {
+        let list = self.store().list(Some(&of.consumer)).await?;
+        Ok(list.into_iter().find(|info: &LeaseInfo| info.key == *of).and_then(|info| info.reported))
+    }
+}
+
+/// Renewals without a report.
+pub(crate) fn silent(held: &[(PartitionId, Lease)]) -> Vec<Renewal> {
+    let renewal = |(partition_id, lease): &(PartitionId, Lease)| Renewal {
+        partition_id: *partition_id,
+        lease: lease.clone(),
+        report: None,
+    };
+    held.iter().map(renewal).collect()
 }
 
 /// A partition of the usual topic, as the usual consumer reads it.

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eb_contract::PartitionId;
-use eb_contract::stores::{Claim, Lease};
+use eb_contract::stores::{Claim, Lease, Renewal, WorkReport};
 use futures_util::future::{join_all, try_join_all};
 
-use crate::lease::{LeaseCase, MINUTE, consumer, key, topic};
+use crate::lease::{LeaseCase, MINUTE, consumer, key, reports, topic};
 use crate::outcome::{ensure, ensure_eq};
 use crate::random::Random;
 use crate::{Failure, Outcome, SEED_VARIABLE};
@@ -76,6 +76,7 @@ pub(crate) async fn one_holds_it_at_any_time(case: &mut LeaseCase) -> Outcome {
 struct Held {
     lease: Lease,
     end: Option<u64>,
+    report: Option<WorkReport>,
 }
 
 /// Times end on fives and pass in tens of seconds, so that the real seconds that a test takes never decide.
@@ -102,7 +103,7 @@ pub(crate) async fn random_calls_agree_with_a_plain_model(case: &mut LeaseCase) 
                     (Claim::Held(lease), Some(h)) if h.lease.owner == owner => {
                         ensure_eq!(lease, h.lease, "{what}: claimed again");
                         let end = h.end.max(Some(now + seconds));
-                        leases.insert(partition, Held { lease, end });
+                        leases.insert(partition, Held { lease, end, report: h.report });
                     }
                     (Claim::Taken { by, .. }, Some(h)) if h.lease.owner != owner => {
                         ensure_eq!(by, h.lease, "{what}: the holder");
@@ -110,13 +111,19 @@ pub(crate) async fn random_calls_agree_with_a_plain_model(case: &mut LeaseCase) 
                     (Claim::Held(lease), None) => {
                         let last = before.map_or(0, |h| h.lease.epoch);
                         ensure!(lease.epoch > last, "{what}: epoch {} after {last}", lease.epoch);
-                        leases.insert(partition, Held { lease, end: Some(now + seconds) });
+                        leases.insert(partition, Held { lease, end: Some(now + seconds), report: None });
                     }
                     (claim, _) => return Err(Failure::new(format!("{what}: {claim:?} for {owner}"))),
                 }
             }
             4..7 => {
-                let asked: Vec<_> = leases.iter().map(|(p, h)| (PartitionId(*p), h.lease.clone())).collect();
+                let mut report = || (random.below(3) > 0).then(|| reports::report(random.below(100) as u64));
+                let renewal = |(p, h): (&u32, &Held)| Renewal {
+                    partition_id: PartitionId(*p),
+                    lease: h.lease.clone(),
+                    report: report(),
+                };
+                let asked: Vec<_> = leases.iter().map(renewal).collect();
                 let beat = store.heartbeat(&of, &on, &owner, time, &asked).await?;
                 let end = alive.entry(owner.clone()).or_default();
                 *end = (now + seconds).max(*end);
@@ -124,11 +131,12 @@ pub(crate) async fn random_calls_agree_with_a_plain_model(case: &mut LeaseCase) 
                 let living: Vec<String> = alive.keys().cloned().collect();
                 ensure_eq!(beat.workers, living, "{what}: who lives");
                 ensure_eq!(beat.renewed.len(), asked.len(), "{what}: answers");
-                for (h, renewed) in leases.values_mut().zip(beat.renewed) {
+                for ((h, renewed), asked) in leases.values_mut().zip(beat.renewed).zip(asked) {
                     let may = h.lease.owner == owner && h.end.is_some_and(|end| end > now);
                     ensure_eq!(renewed.is_ok(), may, "{what}: whether {:?} is renewed for {owner}", h.lease);
                     if may {
                         h.end = h.end.max(Some(now + seconds));
+                        h.report = asked.report.or(h.report);
                     }
                 }
             }
@@ -150,9 +158,13 @@ pub(crate) async fn random_calls_agree_with_a_plain_model(case: &mut LeaseCase) 
         }
     }
     let list = store.list(Some(&of)).await?;
-    let got: Vec<_> = list.into_iter().map(|i| (i.key.partition_id.0, i.lease, i.left.is_some())).collect();
+    let told = list
+        .into_iter()
+        .map(|i| (i.key.partition_id.0, i.lease, i.left.is_some(), i.reported.map(|reported| reported.work)));
+    let got: Vec<_> = told.collect();
     let lasts = |h: &Held| h.end.is_some_and(|end| end > now);
-    let expected: Vec<_> = leases.iter().map(|(p, h)| (*p, h.lease.clone(), lasts(h))).collect();
+    let known = |(p, h): (&u32, &Held)| (*p, h.lease.clone(), lasts(h), h.report.filter(|_| lasts(h)));
+    let expected: Vec<_> = leases.iter().map(known).collect();
     ensure_eq!(got, expected, "the list in the end ({SEED_VARIABLE}={})", case.seed);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The list of all lease scenarios.
 
 use crate::Scenario;
-use crate::lease::{LeaseCase, claims, heartbeats, races};
+use crate::lease::{LeaseCase, claims, heartbeats, races, reports};
 
 /// Hands the list to another macro, as `(args) theme: name [needs];` lines.
 #[doc(hidden)]
@@ -29,6 +29,10 @@ macro_rules! __lease_scenarios {
             heartbeats: the_living_workers_are_those_of_the_same_consumer_and_topic [];
             heartbeats: a_worker_that_falls_silent_is_gone [];
             heartbeats: whoever_leaves_is_gone_and_its_leases_are_free [];
+            reports: a_report_is_shown_with_its_lease_until_the_next_one [];
+            reports: a_report_is_not_shown_once_its_lease_has_ended [];
+            reports: a_new_holder_is_not_shown_with_the_report_of_the_last [];
+            reports: whoever_does_not_hold_the_lease_reports_nothing [];
             races: of_many_who_race_one_gets_it [];
             races: one_holds_it_at_any_time [];
             races: random_calls_agree_with_a_plain_model [];

@@ -1,11 +1,13 @@
 //! A store of leases that breaks one promise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use eb_conformance::{LeaseFactory, Outcome, TestLeaseStore};
-use eb_contract::stores::{Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore};
+use eb_contract::stores::{
+    Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, Renewal, Reported, WorkReport,
+};
 use eb_contract::{BoxFuture, ConsumerName, PartitionId, Result, Topic};
 use eb_memory::{MemoryClock, MemoryLeases};
 use parking_lot::Mutex;
@@ -33,6 +35,11 @@ pub(crate) enum LeaseBend {
     ForgetsOnReopening,
     SecondIsApart,
     ProbingClaims,
+    DropsReports,
+    ForgetsSilentReports,
+    ReportsOutliveTheirLeases,
+    ReportsOutliveTheirHolders,
+    AnybodyReports,
 }
 
 pub(crate) struct BentLeases(pub(crate) LeaseBend);
@@ -81,11 +88,14 @@ struct Bent {
     bend: LeaseBend,
     inner: MemoryLeases,
     workers: Mutex<BTreeSet<String>>,
+    /// Every report there was, by partition.
+    reports: Mutex<BTreeMap<LeaseKey, WorkReport>>,
 }
 
 impl Bent {
     fn new(bend: LeaseBend) -> Self {
-        Self { bend, inner: MemoryLeases::with_clock(MemoryClock::manual()), workers: Mutex::default() }
+        let inner = MemoryLeases::with_clock(MemoryClock::manual());
+        Self { bend, inner, workers: Mutex::default(), reports: Mutex::default() }
     }
 
     fn told(&self, lease: Lease) -> Lease {
@@ -148,10 +158,23 @@ impl LeaseStore for Bent {
         topic: &'a Topic,
         owner: &'a str,
         time_to_live: Duration,
-        held: &'a [(PartitionId, Lease)],
+        held: &'a [Renewal],
     ) -> BoxFuture<'a, Result<Heartbeat>> {
         Box::pin(async move {
-            let held: Vec<_> = held.iter().map(|(p, l)| (*p, self.real(l))).collect();
+            let held: Vec<_> =
+                held.iter().map(|r| Renewal { lease: self.real(&r.lease), ..r.clone() }).collect();
+            for Renewal { partition_id, report, .. } in &held {
+                let key = LeaseKey {
+                    consumer: consumer.clone(),
+                    topic: topic.clone(),
+                    partition_id: *partition_id,
+                };
+                if let Some(report) = report {
+                    self.reports.lock().insert(key, *report);
+                } else if self.bend == LeaseBend::ForgetsSilentReports {
+                    self.reports.lock().remove(&key);
+                }
+            }
             let asked = if self.bend == LeaseBend::RenewsNothing { &[][..] } else { &held };
             let any = Topic::new("any").expect("a name");
             let topic = if self.bend == LeaseBend::AnyTopicsWorkers { &any } else { topic };
@@ -209,6 +232,18 @@ impl LeaseStore for Bent {
                 list.reverse();
             }
             list.iter_mut().for_each(|i| i.lease = self.told(i.lease.clone()));
+            for info in &mut list {
+                let last = self.reports.lock().get(&info.key).copied();
+                let last = last.map(|work| Reported { work, at: self.inner.clock().now() });
+                info.reported = match self.bend {
+                    LeaseBend::DropsReports => None,
+                    LeaseBend::ForgetsSilentReports => last.and(info.reported),
+                    LeaseBend::ReportsOutliveTheirLeases if info.left.is_none() => last,
+                    LeaseBend::ReportsOutliveTheirHolders if info.left.is_some() => info.reported.or(last),
+                    LeaseBend::AnybodyReports if info.reported.is_some() => last,
+                    _ => info.reported,
+                };
+            }
             Ok(list)
         })
     }

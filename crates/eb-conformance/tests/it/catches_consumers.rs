@@ -66,6 +66,11 @@ catches! { leases, run_lease_scenario, lease_scenarios, BentLeases, LeaseBend;
     ListsBackwards by a_list_is_sorted_and_says_what_is_left;
     ForgetsOnReopening by leases_and_epochs_outlive_reopening;
     SecondIsApart by a_second_opening_sees_the_same_leases, of_many_who_race_one_gets_it;
+    DropsReports by a_report_is_shown_with_its_lease_until_the_next_one, random_calls_agree_with_a_plain_model;
+    ForgetsSilentReports by a_report_is_shown_with_its_lease_until_the_next_one;
+    ReportsOutliveTheirLeases by a_report_is_not_shown_once_its_lease_has_ended;
+    ReportsOutliveTheirHolders by a_new_holder_is_not_shown_with_the_report_of_the_last;
+    AnybodyReports by whoever_does_not_hold_the_lease_reports_nothing;
     ProbingClaims by a_probe_leaves_nothing_behind;
 }
 

@@ -307,9 +307,11 @@ impl Desk {
         self.board.committed(self.ledger.committed());
     }
 
-    /// Tells the board how things stand.
-    pub(crate) fn report(&self) {
+    /// Tells the board how things stand, while so many handlers run.
+    pub(crate) fn report(&self, running: usize) {
         let board = &self.board;
+        board.idle.store(running == 0 && !self.partition.has_turn(), Relaxed);
+        board.keys_retrying.store(self.partition.keys_retrying(), Relaxed);
         self.gauge.set(self.partition.unfinished() as f64);
         board.in_flight.store(self.partition.unfinished(), Relaxed);
         board.retrying.store(self.partition.backing_off(), Relaxed);

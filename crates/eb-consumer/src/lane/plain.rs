@@ -72,7 +72,7 @@ impl Lane {
                 self.running.clear();
             }
             self.desk.start_due(now, draining.is_some(), true);
-            self.desk.report();
+            self.desk.report(self.running.len());
             if let Some(end) = self.desk.spent() {
                 return end;
             }
@@ -231,6 +231,7 @@ impl Desk {
             Consequence::Finished => {}
             Consequence::RetryAt(at) => {
                 self.ctx.metrics.retries.increment(1);
+                self.board.retries.fetch_add(1, Relaxed);
                 let wait = at.saturating_duration_since(Instant::now());
                 tracing::info!(consumer = %self.ctx.consumer, %place, attempt = turn.attempt, ?wait, error = %said, "tried again later");
             }

@@ -83,7 +83,7 @@ impl<S: TransactionalStore> Lane<S> {
                 }
                 tokio::task::consume_budget().await;
             }
-            self.desk.report();
+            self.desk.report(0);
             if let Some(end) = self.desk.spent() {
                 return end;
             }
@@ -304,6 +304,7 @@ impl<S: TransactionalStore> Lane<S> {
                 return Err(Stop::Lane(LaneEnd::Drained));
             }
             self.desk.start_due(now, false, false);
+            self.desk.report(1);
             tokio::select! { biased;
                 done = &mut work => return Ok(done),
                 happened = self.desk.happen(grace) => {

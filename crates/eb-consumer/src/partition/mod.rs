@@ -97,6 +97,8 @@ pub(crate) struct Partition {
     /// When records that back off have their turn again.
     alarms: BinaryHeap<Reverse<(Instant, Seq)>>,
     backing_off: usize,
+    /// Records that failed and are to be tried again: one of a key at most, where keys are in order.
+    failing: usize,
     /// Records whose letters are to be written, with the letters.
     dying: VecDeque<(Seq, NewDeadLetter)>,
     /// How many letters are being written.
@@ -126,6 +128,7 @@ impl Partition {
             rules,
             alarms: BinaryHeap::new(),
             backing_off: 0,
+            failing: 0,
             dying: VecDeque::new(),
             buried: 0,
             parked,
@@ -217,6 +220,9 @@ impl Partition {
             slot.failures.remove(0);
         }
         slot.failures.push(FailedAttempt::from_texts(at, errors));
+        if !std::mem::replace(&mut slot.failing, true) {
+            self.failing += 1;
+        }
         let policy = self.rules.retry;
         if let Some(reason) = reason {
             self.doom(seq, &turn.item, reason, false);
@@ -246,7 +252,15 @@ impl Partition {
         }
     }
 
+    /// It is no longer to be tried again.
+    fn settled(&mut self, seq: Seq) {
+        if std::mem::take(&mut self.window.slot(seq).failing) {
+            self.failing -= 1;
+        }
+    }
+
     fn finish(&mut self, seq: Seq, marks: bool) {
+        self.settled(seq);
         self.window.finish(seq, marks);
         self.unfinished -= 1;
         self.finished.push(seq);
@@ -259,6 +273,7 @@ impl Partition {
     }
 
     fn doom(&mut self, seq: Seq, item: &Item, reason: DeadReason, parks_key: bool) {
+        self.settled(seq);
         let slot = self.window.slot(seq);
         slot.state = State::Dying;
         let name = |text: &str| text.chars().take(NewDeadLetter::MAX_NAME_CHARS).collect::<String>();
@@ -351,6 +366,10 @@ impl Partition {
         self.backing_off
     }
 
+    pub(crate) fn keys_retrying(&self) -> usize {
+        self.failing
+    }
+
     pub(crate) fn halted(&self) -> Option<&str> {
         self.halted.as_deref()
     }
@@ -434,6 +453,8 @@ impl Partition {
             // What was finished without an effect of its own stays so.
             let effect = slot.marks && !slot.buried;
             if effect {
+                slot.failing = slot.attempts > 0;
+                self.failing += usize::from(slot.failing);
                 if let Some(Ok(content)) = slot.item.as_ref().map(|i| &i.content) {
                     self.lately.remove(&content.identity.dedupe);
                 }

@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     /// It is a dead letter.
     pub(crate) buried: bool,
     pub(crate) attempts: u32,
+    /// An attempt failed, and there is to be another.
+    pub(crate) failing: bool,
     /// The last failures, oldest first.
     pub(crate) failures: Vec<FailedAttempt>,
     /// The next record of its key.
@@ -131,6 +133,7 @@ impl Window {
             marks: false,
             buried: false,
             attempts: 0,
+            failing: false,
             failures: Vec::new(),
             behind: None,
         };

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::stores::{Claim, Heartbeat, Lease, LeaseKey};
+use eb_contract::stores::{Claim, Heartbeat, Lease, LeaseKey, Renewal};
 use eb_contract::{BoxFuture, BusIncarnation, Error, ErrorKind, PartitionId, Result, Topic};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -32,7 +32,7 @@ struct Held {
     ends: watch::Sender<Instant>,
 }
 
-type Beat = (Instant, Vec<(PartitionId, Lease)>, Result<Heartbeat>);
+type Beat = (Instant, Vec<Renewal>, Result<Heartbeat>);
 /// The partition, whether it is a child, when it was asked for, and the answer.
 type Asked = (PartitionId, bool, Instant, Result<Claim>);
 
@@ -128,7 +128,12 @@ impl Team {
         if self.beat.is_some() {
             return;
         }
-        let held: Vec<_> = self.held.iter().map(|(p, h)| (*p, h.lease.clone())).collect();
+        let renewal = |(partition, held): (&PartitionId, &Held)| Renewal {
+            partition_id: *partition,
+            lease: held.lease.clone(),
+            report: self.ctx.board.report(&self.topic, *partition),
+        };
+        let held: Vec<_> = self.held.iter().map(renewal).collect();
         let (ctx, topic) = (Arc::clone(&self.ctx), self.topic.clone());
         self.beat = Some(Box::pin(async move {
             let (asked, ttl) = (Instant::now(), ctx.leases.time_to_live);
@@ -153,7 +158,7 @@ impl Team {
             self.workers = Some(heartbeat.workers);
             self.look_now = !self.stopping;
         }
-        for ((partition, lease), renewed) in held.iter().zip(heartbeat.renewed) {
+        for (Renewal { partition_id: partition, lease, .. }, renewed) in held.iter().zip(heartbeat.renewed) {
             let Some(held) = self.held.get(partition).filter(|h| h.lease == *lease) else { continue };
             match renewed {
                 Ok(()) => held.ends.send_if_modified(|ends| {

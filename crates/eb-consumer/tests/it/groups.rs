@@ -81,6 +81,14 @@ impl EventBusGroups for Groups {
         })
     }
 
+    fn groups<'a>(
+        &'a self,
+        _topic: &'a Topic,
+        _partition: PartitionId,
+    ) -> BoxFuture<'a, Result<Vec<ConsumerName>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     fn backlog<'a>(
         &'a self,
         _group: &'a ConsumerName,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use eb_consumer::{HealthStatus, LeasePolicy, RunningConsumer};
-use eb_contract::stores::{LeaseKey, LeaseStore};
+use eb_consumer::{AfterMax, HealthStatus, LeasePolicy, Limits, RetryPolicy, RunningConsumer};
+use eb_contract::stores::{LeaseKey, LeaseStore, WorkPhase};
 use eb_contract::{Cut, EventBusReader, PartitionId, StartAt};
 use eb_memory::MemoryConfig;
 
-use crate::support::{World, name, number, outage, topic, transient, until};
+use crate::support::{World, name, number, outage, quick_retries, topic, transient, until};
 
 fn held(worker: &RunningConsumer) -> BTreeSet<u32> {
     worker.partitions().iter().map(|p| p.partition_id.0).collect()
@@ -255,4 +255,55 @@ async fn while_the_stores_are_away_handling_stops_at_the_room_and_goes_on_afterw
     worker.shutdown().await.unwrap();
     world.seen.assert_all_in_order(210, 5);
     assert!(world.seen.look().done.values().all(|n| *n == 1));
+}
+
+#[tokio::test]
+async fn what_a_worker_is_at_is_seen_from_elsewhere_and_gone_with_it() {
+    let world = World::new(1).await;
+    let limits = Limits { partition_records: 6, read_records: 6, ..Limits::default() };
+    let stuck = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&stuck);
+    let worker = world.start(world.builder().limits(limits), move |event| {
+        if event.partition_key().as_str() == "k0" && flag.load(Ordering::SeqCst) {
+            return Err(transient());
+        }
+        Ok(())
+    });
+    let worker = worker.await;
+    // As another process sees it: through the stores alone.
+    let row = || async {
+        eb_consumer::overview(&world.source(), &world.stores(), Some(&name())).await.unwrap().pop()
+    };
+    let work = || async { row().await.and_then(|row| row.reported).map(|reported| reported.work) };
+    world.publish(0, 30, 3).await;
+    until("a partition at its bound", || async {
+        work().await.is_some_and(|w| w.phase == WorkPhase::Paused && w.keys_retrying == 1 && w.retries > 2)
+    })
+    .await;
+    let there = row().await.unwrap();
+    assert_eq!((there.in_flight(), there.lag), (Some(2), Some(30)), "{there:?}");
+    assert_eq!(there.holder.unwrap().0.owner, worker.owner());
+    stuck.store(false, Ordering::SeqCst);
+    until("nothing in flight", || async {
+        work().await.is_some_and(|w| (w.phase, w.in_flight, w.keys_retrying) == (WorkPhase::Running, 0, 0))
+    })
+    .await;
+    worker.shutdown().await.unwrap();
+    let gone = row().await.unwrap();
+    assert_eq!((gone.holder, gone.reported, gone.lag), (None, None, Some(0)));
+}
+
+#[tokio::test]
+async fn a_halted_partition_says_so_to_everybody() {
+    let world = World::new(1).await;
+    world.publish(0, 4, 1).await;
+    let retry = RetryPolicy { max_attempts: Some(2), after_max: AfterMax::Halt, ..quick_retries() };
+    let worker = world.start(world.builder().retry(retry), |_| Err(transient())).await;
+    until("the halt", || async {
+        let rows = eb_consumer::overview(&world.source(), &world.stores(), None).await.unwrap();
+        rows.iter()
+            .any(|r| r.reported.is_some_and(|r| r.work.phase == WorkPhase::Halted && r.work.retries == 1))
+    })
+    .await;
+    worker.shutdown().await.unwrap();
 }

@@ -8,8 +8,16 @@
 //! A lease alone does not stop a holder that was paused past its end (Martin Kleppmann, "How to do distributed
 //! locking", 2016). What stops it is the epoch: it rises with every new holder, and the stores that hold effects refuse
 //! lower ones ([`CheckpointStore::commit`](super::CheckpointStore::commit), [`ProcessedStore::record`](super::ProcessedStore::record)).
+//!
+//! # Reports
+//! With each renewal the holder may say how its work on the partition stands ([`WorkReport`]): so anybody who reads the store sees
+//! all running workers, not only those of the own process. A report is information, and nothing is decided by it. It belongs to one
+//! lease (owner and epoch) and is shown only as long as that lease lasts: it ends with it, a release or another holder takes it away,
+//! and whoever is refused the renewal has not reported either. The time of a report is the store's.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::Lease;
 use crate::{BoxFuture, ConsumerName, Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
@@ -49,6 +57,70 @@ pub struct Heartbeat {
     pub renewed: Vec<Result<()>>,
 }
 
+/// A lease that a heartbeat is to renew, and what its holder says with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// The partition.
+    pub partition_id: PartitionId,
+    /// The lease, as the claim answered it.
+    pub lease: Lease,
+    /// How the work stands; `None` leaves the last report as it is.
+    pub report: Option<WorkReport>,
+}
+
+/// How the work of a lease's holder stands. A store may hold a number above 2⁶³ − 1 as that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkReport {
+    /// What it is doing.
+    pub phase: WorkPhase,
+    /// Records that it has read and not finished.
+    pub in_flight: u64,
+    /// Of their keys, how many have a record that failed and is to be tried again.
+    pub keys_retrying: u64,
+    /// How many attempts had to be repeated since the lease was claimed.
+    pub retries: u64,
+}
+
+/// What the holder of a lease is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkPhase {
+    /// Reading and handling.
+    Running,
+    /// Neither: as many records as may be wait for another attempt, or behind one that does.
+    Paused,
+    /// Finishing what it has begun, to give the partition up.
+    Draining,
+    /// A record used up its attempts, and the consumer's policy is to stop there until somebody restarts it.
+    Halted,
+}
+
+impl WorkPhase {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Draining, Self::Halted];
+
+    /// Its name, as it stands in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+/// A report, and when the store took it in, by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    /// What was said.
+    pub work: WorkReport,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// A lease as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseInfo {
@@ -58,6 +130,8 @@ pub struct LeaseInfo {
     pub lease: Lease,
     /// How long it still has; `None` when it has ended or was released.
     pub left: Option<Duration>,
+    /// The last report of this lease's holder; `None` when there was none, and always once the lease has ended.
+    pub reported: Option<Reported>,
 }
 
 /// Durable leases. An epoch once given is never given again, also after a crash of the store, and also after a
@@ -86,17 +160,17 @@ pub trait LeaseStore: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Claim>>;
 
     /// Says that a worker of a consumer lives, for `time_to_live`, and renews leases that it holds, all in one step. The
-    /// keys are of this consumer and topic.
+    /// keys are of this consumer and topic. The report that comes with a lease is kept if it is renewed, and else forgotten.
     ///
     /// # Errors
-    /// When the store cannot tell: then nothing may be taken for renewed. Dropping the future: the same.
+    /// When the store cannot tell: then nothing may be taken for renewed, or for reported. Dropping the future: the same.
     fn heartbeat<'a>(
         &'a self,
         consumer: &'a ConsumerName,
         topic: &'a Topic,
         owner: &'a str,
         time_to_live: Duration,
-        held: &'a [(PartitionId, Lease)],
+        held: &'a [Renewal],
     ) -> BoxFuture<'a, Result<Heartbeat>>;
 
     /// Gives a lease back before its end, so that another worker need not wait for it. One that is no longer held is

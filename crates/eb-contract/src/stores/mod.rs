@@ -17,8 +17,8 @@ pub use dead_letter::{
     Resolution, Resolved, check_resolution,
 };
 pub use lease::{
-    Claim, Heartbeat, LONGEST_LEASE, LeaseInfo, LeaseKey, LeaseStore, SHORTEST_LEASE, check_lease_request,
-    check_owner, first_epoch,
+    Claim, Heartbeat, LONGEST_LEASE, LeaseInfo, LeaseKey, LeaseStore, Renewal, Reported, SHORTEST_LEASE,
+    WorkPhase, WorkReport, check_lease_request, check_owner, first_epoch,
 };
 pub use processed::{EventIdentity, Mark, MarkScope, ProcessedStore, Progress, Seen, TransactionalStore};
 pub use register::{

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use eb_contract::stores::Lease;
-use eb_contract::{ConsumerName, Error, ErrorKind, PartitionId, Result, Topic};
+use eb_contract::stores::{Lease, Reported, WorkReport};
+use eb_contract::{ConsumerName, Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{corrupt, line};
 
 const SORT: &str = "leases";
-const VERSION: u32 = 1;
+/// What is written. Version 1 had no reports; it is read as a file without any.
+const VERSION: u32 = 2;
 
 /// Every lease and living worker of a consumer on a topic.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,8 @@ pub(super) struct Held {
     pub(super) lease: Lease,
     /// `None` once it was released, or its boot has ended.
     pub(super) until: Option<Until>,
+    /// What its holder last said of its work.
+    pub(super) reported: Option<Reported>,
 }
 
 /// An end on the boot's clock, and how long before it was set at most.
@@ -65,6 +68,15 @@ impl Held {
     pub(super) fn extend(&mut self, until: Until) {
         self.until = Some(self.until.map_or(until, |before| before.later(until)));
     }
+
+    pub(super) fn release(&mut self) {
+        (self.until, self.reported) = (None, None);
+    }
+
+    /// The report, as long as the lease lasts.
+    pub(super) fn reported(&self, now: Duration) -> Option<Reported> {
+        self.reported.filter(|_| self.left(now).is_some())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,6 +86,15 @@ struct LeaseFile {
     owner: String,
     epoch: u64,
     until: Option<Until>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    report: Option<ReportFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportFile {
+    at: Timestamp,
+    work: WorkReport,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,6 +137,7 @@ impl Document {
             owner: held.lease.owner.clone(),
             epoch: held.lease.epoch,
             until: held.until,
+            report: held.reported.map(|Reported { work, at }| ReportFile { at, work }),
         });
         let workers =
             self.workers.iter().map(|(owner, until)| WorkerFile { owner: owner.clone(), until: *until });
@@ -147,8 +169,8 @@ impl Document {
         let text = bytes.strip_suffix(b"\n").filter(|text| line::sort(text) == Some(SORT));
         let text = text.ok_or_else(|| bad("the checksum does not hold".to_owned()))?;
         let head: Versioned = serde_json::from_slice(text).map_err(|e| bad(e.to_string()))?;
-        if head.version != VERSION {
-            let what = format!("format version {}, this program knows {VERSION}", head.version);
+        if !(1..=VERSION).contains(&head.version) {
+            let what = format!("format version {}, this program knows 1 to {VERSION}", head.version);
             return Err(Error::new(ErrorKind::WrongVersion, op, what)
                 .at(path.display())
                 .advise("use a newer program"));
@@ -162,7 +184,10 @@ impl Document {
         let this_boot = written == boot;
         let held = |l: LeaseFile| {
             let lease = Lease { owner: l.owner, epoch: l.epoch };
-            (l.partition_id, Held { lease, until: l.until.filter(|_| this_boot) })
+            let until = l.until.filter(|_| this_boot);
+            let reported = l.report.filter(|_| until.is_some());
+            let reported = reported.map(|ReportFile { at, work }| Reported { work, at });
+            (l.partition_id, Held { lease, until, reported })
         };
         let workers = file.workers.into_iter().filter(|_| this_boot).map(|w| (w.owner, w.until));
         Ok(Self {
@@ -177,6 +202,8 @@ impl Document {
 
 #[cfg(test)]
 mod tests {
+    use eb_contract::stores::WorkPhase;
+
     use super::*;
 
     fn of() -> (ConsumerName, Topic) {
@@ -187,7 +214,9 @@ mod tests {
         let mut document = Document::new(&of(), [7; 16]);
         let until = Until::after(Duration::from_secs(100), Duration::from_secs(60));
         let lease = Lease { owner: "a \"b\" \u{0}".to_owned(), epoch: u64::MAX };
-        document.leases.insert(PartitionId(3), Held { lease, until: Some(until) });
+        let work = WorkReport { phase: WorkPhase::Paused, in_flight: 7, keys_retrying: 2, retries: u64::MAX };
+        let reported = Some(Reported { work, at: Timestamp::from_micros(1_769_680_000_000_000).unwrap() });
+        document.leases.insert(PartitionId(3), Held { lease, until: Some(until), reported });
         document.workers.insert("a".to_owned(), until);
         document
     }
@@ -205,8 +234,29 @@ mod tests {
     fn another_boot_keeps_the_epochs_and_ends_the_leases() {
         let later = decode(&document().encode(), [8; 16]).unwrap();
         let held = &later.leases[&PartitionId(3)];
-        assert_eq!((held.lease.epoch, held.until), (u64::MAX, None));
+        assert_eq!((held.lease.epoch, held.until, held.reported), (u64::MAX, None, None));
         assert!(later.workers.is_empty());
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_read_and_one_of_a_later_version_is_refused() {
+        let mut old = document();
+        old.leases.values_mut().for_each(|held| held.reported = None);
+        let text = String::from_utf8(old.encode()).unwrap();
+        let of_version = |version: &str| {
+            let body = text.trim_end().split_once(r#""line""#).unwrap().1;
+            let body = body.replacen(r#""version":2"#, &format!(r#""version":{version}"#), 1);
+            let mut out = Vec::new();
+            let start = line::begin(&mut out, SORT);
+            let from = body.find(r#","version""#).unwrap();
+            out.extend_from_slice(&body.as_bytes()[from..body.len() - 1]);
+            line::end(&mut out, start);
+            out
+        };
+        assert_eq!(of_version("2"), text.as_bytes(), "the same line, put together by hand");
+        assert_eq!(decode(&of_version("1"), [7; 16]).unwrap(), old);
+        let newer = decode(&of_version("3"), [7; 16]).unwrap_err();
+        assert_eq!(*newer.kind(), ErrorKind::WrongVersion);
     }
 
     #[test]

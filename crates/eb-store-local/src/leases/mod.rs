@@ -30,9 +30,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::stores::{
-    Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, check_lease_request, check_owner, first_epoch,
+    Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, Renewal, Reported, check_lease_request,
+    check_owner, first_epoch,
 };
-use eb_contract::{BoxFuture, ConsumerName, Effect, Error, ErrorKind, PartitionId, Result, Topic};
+use eb_contract::{BoxFuture, ConsumerName, Effect, Error, ErrorKind, PartitionId, Result, Timestamp, Topic};
 use eb_disk::offload::offload;
 use eb_disk::{read_small, replace_file};
 use parking_lot::Mutex;
@@ -203,7 +204,8 @@ impl Document {
             },
         };
         let lease = Lease { owner: owner.to_owned(), epoch };
-        self.leases.insert(key.partition_id, Held { lease: lease.clone(), until: Some(until) });
+        let held = Held { lease: lease.clone(), until: Some(until), reported: None };
+        self.leases.insert(key.partition_id, held);
         Ok(Claim::Held(lease))
     }
 
@@ -211,22 +213,25 @@ impl Document {
         &mut self,
         owner: &str,
         until: Until,
-        now: Duration,
-        held: &[(PartitionId, Lease)],
+        (now, at): (Duration, Timestamp),
+        held: &[Renewal],
     ) -> Heartbeat {
         self.workers.retain(|_, until| until.left(now).is_some());
         let mine = self.workers.entry(owner.to_owned()).or_insert(until);
         *mine = mine.later(until);
-        let renewed = held.iter().map(|(partition_id, lease)| match self.leases.get_mut(partition_id) {
-            Some(h) if h.lease == *lease && lease.owner == owner && h.left(now).is_some() => {
-                h.extend(until);
-                Ok(())
-            }
-            _ => {
-                let what = format!("the lease of `{}` with epoch {} has ended", lease.owner, lease.epoch);
-                Err(Error::new(ErrorKind::Fenced, "renew lease", what)
-                    .at(format!("{} {}/{partition_id}", self.consumer, self.topic))
-                    .advise("claim it anew"))
+        let renewed = held.iter().map(|Renewal { partition_id, lease, report }| {
+            match self.leases.get_mut(partition_id) {
+                Some(h) if h.lease == *lease && lease.owner == owner && h.left(now).is_some() => {
+                    h.extend(until);
+                    h.reported = report.map(|work| Reported { work, at }).or(h.reported);
+                    Ok(())
+                }
+                _ => {
+                    let what = format!("the lease of `{}` with epoch {} has ended", lease.owner, lease.epoch);
+                    Err(Error::new(ErrorKind::Fenced, "renew lease", what)
+                        .at(format!("{} {}/{partition_id}", self.consumer, self.topic))
+                        .advise("claim it anew"))
+                }
             }
         });
         Heartbeat { renewed: renewed.collect(), workers: self.workers.keys().cloned().collect() }
@@ -241,6 +246,7 @@ impl Document {
             },
             lease: held.lease.clone(),
             left: held.left(now),
+            reported: held.reported(now),
         };
         self.leases.iter().map(info).collect()
     }
@@ -275,14 +281,15 @@ impl LeaseStore for EmbeddedLeases {
         topic: &'a Topic,
         owner: &'a str,
         time_to_live: Duration,
-        held: &'a [(PartitionId, Lease)],
+        held: &'a [Renewal],
     ) -> BoxFuture<'a, Result<Heartbeat>> {
         const OP: &str = "heartbeat";
         Box::pin(async move {
             check_lease_request(OP, owner, time_to_live)?;
             let (owner, held) = (owner.to_owned(), held.to_vec());
+            let at = self.inner.host.clock.now();
             self.run(OP, (consumer.clone(), topic.clone()), move |document, now| {
-                Ok(document.heartbeat(&owner, Until::after(now, time_to_live), now, &held))
+                Ok(document.heartbeat(&owner, Until::after(now, time_to_live), (now, at), &held))
             })
             .await
         })
@@ -293,7 +300,7 @@ impl LeaseStore for EmbeddedLeases {
             let (partition_id, lease) = (key.partition_id, lease.clone());
             self.run("release lease", of(key), move |document, _| {
                 if let Some(held) = document.leases.get_mut(&partition_id).filter(|h| h.lease == lease) {
-                    held.until = None;
+                    held.release();
                 }
                 Ok(())
             })
@@ -312,7 +319,7 @@ impl LeaseStore for EmbeddedLeases {
             let owner = owner.to_owned();
             self.run("leave", (consumer.clone(), topic.clone()), move |document, _| {
                 document.workers.remove(&owner);
-                document.leases.values_mut().filter(|h| h.lease.owner == owner).for_each(|h| h.until = None);
+                document.leases.values_mut().filter(|h| h.lease.owner == owner).for_each(Held::release);
                 Ok(())
             })
             .await
