@@ -10,7 +10,7 @@
 //! | `ResourceInUse` | `AlreadyExists` where a stream is made, else `Unavailable` | none |
 //! | `InvalidArgument`, `ValidationException`, `SerializationException` | `InvalidInput` | none |
 //! | `AccessDenied`, a wrong signature, `KMS…` but throttling | `InvalidInput`, never retry | none |
-//! | an expired token, a signature of another time | `Unavailable` | none |
+//! | an expired token, a signature of another time, an iterator or a page of a list that expired | `Unavailable` | none |
 //! | `InternalFailure`, any other 5xx | `Unavailable` | unknown |
 //! | any other 4xx | `InvalidInput` | none |
 //!
@@ -124,6 +124,9 @@ pub(crate) fn by_code(op: &'static str, code: Option<&str>, message: Option<&str
         "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => {
             error(ErrorKind::Unavailable).advise("renew the credentials and check the clock")
         }
+        "ExpiredIterator" | "ExpiredNextToken" => {
+            error(ErrorKind::Unavailable).advise("ask again: it took more than five minutes")
+        }
         // The service names a signature of another time as it names a wrong one.
         "InvalidSignature" if message.is_some_and(is_of_another_time) => {
             error(ErrorKind::Unavailable).advise("check the clock")
@@ -231,6 +234,9 @@ mod tests {
         assert_eq!(seen("InternalFailure", 200), ("unavailable", Unknown, true));
         assert_eq!(seen("InternalFailureException", 500), ("unavailable", Unknown, true));
         assert_eq!(seen("SomethingNew", 400), ("invalid_input", none, false));
+        assert_eq!(seen("ExpiredIteratorException", 400), ("unavailable", none, true));
+        assert_eq!(seen("ExpiredNextTokenException", 400), ("unavailable", none, true));
+        assert_eq!(seen("", 429), ("throttled", none, true));
         assert_eq!(seen("SomethingNew", 503), ("unavailable", Unknown, true));
     }
 

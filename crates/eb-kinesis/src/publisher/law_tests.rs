@@ -12,7 +12,7 @@ use eb_contract::{
 };
 use proptest::prelude::*;
 
-use self::model::{Called, Fate, Fault, GIVE_UP, Step, World, even_shards};
+use self::model::{Called, Fate, Fault, GIVE_UP, Step, World, even_shards, layout};
 use super::call::{Answer, Outcome};
 use crate::config::Rate;
 
@@ -102,6 +102,55 @@ fn in_a_shard_that_takes_nothing_a_long_queue_is_given_up_together() {
         let error = record.answered.as_ref().unwrap().1.as_ref().unwrap_err();
         assert_eq!((error.kind().code(), error.effect()), ("throttled", Effect::None));
     }
+}
+
+#[test]
+fn a_record_that_is_refused_while_others_go_is_given_up_in_its_time() {
+    let mut world = World::new(true, 1, None);
+    world.publish(1);
+    let start = world.now;
+    while world.records[0].answered.is_none() {
+        world.publish(2);
+        world.start_calls();
+        while !world.in_flight.is_empty() {
+            let refused = |r: &PublishRecord| r.partition_key.as_str() == "key-1";
+            let fates =
+                world.in_flight[0].1.iter().map(|r| if refused(r) { Fate::Throttle } else { Fate::Store });
+            let fates = fates.collect();
+            world.end(0, Some(&Fault::Entries { fates, reversed: false }));
+        }
+        world.give_answers();
+        world.now += GIVE_UP / 50;
+        assert!(world.now < start + GIVE_UP * 3, "it is refused for ever");
+    }
+    assert!(world.now >= start + GIVE_UP);
+    let error = world.records[0].answered.as_ref().unwrap().1.as_ref().unwrap_err();
+    assert_eq!((error.kind().code(), error.effect()), ("throttled", Effect::None));
+    world.finish();
+    world.check();
+    assert_eq!(world.log.len(), world.records.len() - 1, "all others are stored");
+}
+
+#[test]
+fn in_a_stream_that_was_made_anew_numbers_begin_anew() {
+    let mut world = World::new(true, 1, None);
+    let mut publish = |number: &str, remade: Option<bool>| {
+        if let Some(remade) = remade {
+            world.scheduler.shape(&layout(&even_shards(1)), remade, world.now);
+        }
+        world.publish(1);
+        world.start_calls();
+        let (call, _) = world.in_flight.pop().unwrap();
+        let offset = Offset::parse(OffsetKind::KinesisSequence, number).unwrap();
+        let stored = Outcome::Stored(PartitionId(0), offset);
+        world.scheduler.answered(call, Answer::Each(Timestamp::EPOCH, vec![stored]), world.now);
+        world.give_answers();
+        world.records.last().unwrap().answered.as_ref().unwrap().1.is_ok()
+    };
+    assert!(publish("100", None));
+    assert!(!publish("99", Some(false)), "another look at the same stream");
+    assert!(publish("1", Some(true)));
+    assert!(!publish("1", None));
 }
 
 #[test]

@@ -207,3 +207,41 @@ impl<'a> Patience<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use eb_testkit::kinesis_fake::KinesisFake;
+
+    use super::*;
+    use crate::{KinesisBus, KinesisConfig};
+
+    #[tokio::test]
+    async fn who_reads_a_throttled_shard_waits_with_the_one_who_was_told() {
+        let fake = KinesisFake::start().await.unwrap();
+        fake.create_stream("facts", 1);
+        let bus = KinesisBus::open(KinesisConfig::emulator(&fake.endpoint_url())).await.unwrap();
+        let (one, topic) = (bus.reader(), Topic::new("facts").unwrap());
+        let (shard, _) = one.shard("read", &topic, PartitionId(0)).await.unwrap();
+        let (other, _) = bus.reader().shard("read", &topic, PartitionId(0)).await.unwrap();
+        tokio::time::pause();
+        let mut patience = Patience::new(&shard);
+        let mut told = async |kind| {
+            let began = Instant::now();
+            patience.after(Error::new(kind, "read", "told"), &shard.reads.pages).await.unwrap();
+            other.reads.pages.turn().await;
+            began.elapsed()
+        };
+        for pause in [FIRST_PAUSE, FIRST_PAUSE * 2] {
+            let waited = told(ErrorKind::Throttled { after: None }).await;
+            assert!(waited >= pause && waited < pause + FIRST_PAUSE, "{waited:?}");
+        }
+        // Asking for iterators is another matter, and so is a failure of one call.
+        other.reads.iterators.turn().await;
+        let (failed, mut alone) = (Error::new(ErrorKind::Unavailable, "read", "told"), Patience::new(&shard));
+        let mut waits = Box::pin(alone.after(failed, &shard.reads.pages));
+        assert!(futures_util::FutureExt::now_or_never(&mut waits).is_none());
+        let began = Instant::now();
+        other.reads.pages.turn().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

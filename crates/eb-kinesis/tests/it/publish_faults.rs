@@ -393,6 +393,30 @@ async fn a_server_that_stays_away_is_unavailable_without_effect() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_no_connection_is_unavailable_without_effect() {
+    // Linux drops who knocks where the queue is full.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let full = socket.listen(0).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut queue = Vec::new();
+    let knock = async || {
+        tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await
+    };
+    while let Ok(taken) = knock().await {
+        queue.push(taken.unwrap());
+        assert!(queue.len() < 10_000, "the queue has no end");
+    }
+    let mut config = config(&format!("http://{address}"));
+    config.timeouts.connect = Duration::from_millis(50);
+    config.publish.give_up_after = Duration::from_millis(100);
+    let publisher = KinesisBus::open(config).await.unwrap().publisher();
+    let error = error_of(publisher.publish(&topic(), record("a", 1)).await);
+    assert_eq!((error.kind(), Some(error.effect())), (&ErrorKind::Unavailable, NONE), "{error}");
+    assert!(error.is_retryable());
+}
+
+#[tokio::test]
 async fn a_server_that_resets_connections_leaves_the_outcome_unknown() {
     let stage = Stage::new(1).await.warm().await;
     stage.fake.go_down();

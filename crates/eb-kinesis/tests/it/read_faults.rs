@@ -345,6 +345,28 @@ async fn a_stream_that_was_made_anew_is_another_life_and_a_deleted_one_is_not_fo
     }
 }
 
+/// Engines are known whose iterators outlive their stream.
+#[tokio::test]
+async fn what_lies_before_the_cut_may_be_of_another_life_and_is_not_dropped_unasked() {
+    let scene = Scene::new(1).await.reading(|r| r.shards_fresh_for = HOUR);
+    let stored = scene.put(0, 4);
+    let mut cursor = scene.cursor(after(&stored[2])).await;
+    let (first, anew) = (stored[0].sequence_number.as_str().to_owned(), scene.fake.now_millis() / 1_000 + 60);
+    scene.fake.script(
+        Op::GetRecords,
+        [Reaction::plain().edit(move |answer| {
+            answer["Records"][0]["SequenceNumber"] = first.as_str().into();
+        })],
+    );
+    scene.fake.script_by(Op::DescribeStreamSummary, move |_| {
+        Some(Reaction::plain().edit(move |answer| {
+            answer["StreamDescriptionSummary"]["StreamCreationTimestamp"] = anew.into();
+        }))
+    });
+    let error = cursor.next(patient()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WrongIncarnation, "{error}");
+}
+
 #[tokio::test]
 async fn a_split_shard_ends_with_its_children_whoever_names_them() {
     let scene = Scene::new(1).await;
@@ -386,13 +408,29 @@ async fn cursors_of_a_bus_share_what_the_shard_gives() {
     }
     let all = futures_util::future::join_all(cursors.iter_mut().map(|c| rest(&mut **c))).await;
     assert!(all.iter().all(|(numbers, _)| *numbers == [0, 1, 2, 3]), "{all:?}");
-    let refused = scene
-        .fake
-        .requests_of(Op::GetRecords)
-        .iter()
-        .filter(|r| r.outcome != Outcome::Answered { status: 200, error: None })
-        .count();
-    assert_eq!(refused, 0);
+    assert_eq!(refused(&scene), 0);
+}
+
+#[tokio::test]
+async fn a_page_of_more_bytes_than_a_second_gives_is_paid_off_before_the_next_call() {
+    let mut scene = Scene::new(1).await.reading(|r| r.max_records_per_call = 4);
+    scene.config.read.shard_rate = Some(Rate { calls_or_records: 100.0, bytes: 100_000.0 });
+    for n in 0..5 {
+        scene.fake.put(STREAM, "k", format!("{{\"n\":{n}{}}}", " ".repeat(40_000)));
+    }
+    scene.fake.set_limits(|l| l.read_rate = Some(ReadRate { calls: 100, bytes: 100_000 }));
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    let mut came = 0;
+    while came < 5 {
+        came += cursor.next(ReadLimit::default()).await.unwrap().records.len();
+    }
+    assert_eq!(refused(&scene), 0);
+}
+
+/// How many calls for records were not answered with a page.
+fn refused(scene: &Scene) -> usize {
+    let calls = scene.fake.requests_of(Op::GetRecords);
+    calls.iter().filter(|r| r.outcome != Outcome::Answered { status: 200, error: None }).count()
 }
 
 #[tokio::test]
@@ -441,7 +479,8 @@ async fn the_head_costs_little_where_something_is_known_and_is_exact_where_nothi
     let later = scene.put(12, 15);
     assert_eq!(reader.head(&scene.topic, P0).await.unwrap().last, Some(offset(&later[2])));
 
-    // Whoever reads in the same process tells where the shard goes.
+    // Whoever reads in the same process tells where the shard goes: from the horizon it is many pages.
+    scene.fake.set_limits(|l| l.get_records = 3);
     let beside = scene.reader().await;
     beside.read(&scene.topic, P0, after(&later[1]).into(), 10).await.unwrap();
     let (gets, iterators) = (scene.gets(), scene.iterators());

@@ -7,7 +7,7 @@ use eb_contract::{
     Cut, ErrorKind, EventBusReader, Offset, OffsetKind, PartitionId, ReadLimit, ReadState, StartAt,
 };
 use eb_kinesis::KinesisReader;
-use eb_testkit::kinesis_fake::{BelowHorizon, StoredRecord};
+use eb_testkit::kinesis_fake::{BelowHorizon, Op, Reaction, StoredRecord};
 
 use crate::read_support::*;
 
@@ -163,6 +163,42 @@ async fn a_cursor_that_the_horizon_overtakes_says_so() {
         }
         assert_eq!(slow.position(), after(&stored[3]));
         assert_eq!(rest(&mut *ahead).await.0, [18, 19]);
+    }
+}
+
+/// A record can be read a moment after its ACK, and a consumer may have its checkpoint before it by then.
+#[tokio::test]
+async fn a_record_that_cannot_be_read_yet_has_not_expired() {
+    let scene = Scene::since(30 * HOUR, 1).await;
+    scene.fake.advance(30 * HOUR);
+    let stored = scene.put(0, 1).remove(0);
+    for unread in [1, 2, 3] {
+        scene.fake.script(Op::GetRecords, vec![Reaction::plain().empty_page(0); unread]);
+        let mut cursor = scene.cursor(next(&stored)).await;
+        assert_eq!(scene.fake.scripted(Op::GetRecords), 0);
+        assert_eq!(numbers(&cursor.next(patient()).await.unwrap().records), [0], "{unread}");
+    }
+}
+
+/// The two clocks need not agree to the minute.
+#[tokio::test]
+async fn records_that_expire_sooner_than_by_our_clock_are_missed_as_well() {
+    for answer in ANSWERS {
+        let scene = Scene::since(40 * HOUR, 1).await.reading(|r| r.max_records_per_call = 2);
+        scene.fake.set_limits(|l| l.below_horizon = answer);
+        let young = 23 * HOUR + 40 * HOUR / 60;
+        scene.fake.advance(40 * HOUR - young);
+        let stored = scene.put(0, 20);
+        scene.fake.advance(young);
+        let mut cursor = scene.cursor(StartAt::Earliest).await;
+        assert_eq!(numbers(&cursor.next(ReadLimit::records(1)).await.unwrap().records), [0]);
+        assert_eq!(numbers(&cursor.next(ReadLimit::records(1)).await.unwrap().records), [1]);
+        // The service's clock is 25 minutes ahead.
+        scene.fake.advance(25 * HOUR / 60);
+        let kept = scene.put(20, 21).remove(0);
+        let error = cursor.next(patient()).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::OutOfRange { oldest: Some(offset(&kept)) }, "{answer:?}");
+        assert_eq!(cursor.position(), after(&stored[1]));
     }
 }
 

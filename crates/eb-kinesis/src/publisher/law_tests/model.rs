@@ -102,7 +102,7 @@ pub(super) struct World {
     next_number: u64,
 }
 
-fn layout(shards: &[ShardInfo]) -> Layout {
+pub(super) fn layout(shards: &[ShardInfo]) -> Layout {
     Layout {
         incarnation: eb_contract::BusIncarnation::new("one").unwrap(),
         retention: Duration::from_secs(86_400),
