@@ -1,6 +1,6 @@
 //! The bus as a whole.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use eb_contract::{Capabilities, Durability, Error, ErrorKind, OffsetKind, Result};
@@ -114,7 +114,7 @@ impl RedisBus {
     /// records go over; where it does not hold any more, publishing fails, with no effect.
     ///
     /// A gate that has just been closed may be in the way for a moment, and a connection may have broken while nobody used
-    /// it: it is tried for as long as a connection may take.
+    /// it: it is tried for as long as a connection may take. A gate that has said nothing for [`claim`](crate::Timeouts::claim) is shut out.
     /// Dropping the future leaves the claim made or not.
     ///
     /// # Errors
@@ -125,10 +125,14 @@ impl RedisBus {
         let shared = &self.shared;
         let deadline = Instant::now() + shared.config.timeouts.connect;
         loop {
-            let claim = Claim::new(kind, &shared.config.prefix, shared.keys.gate());
-            match shared.writes.make_claim(OP, claim).await {
+            let claim = Arc::new(Claim::new(kind, &shared.config, shared.keys.gate()));
+            match shared.writes.make_claim(OP, claim.clone()).await {
                 Err(e) if e.is_retryable() && Instant::now() < deadline => sleep(PAUSE).await,
-                done => return done,
+                Ok(()) => {
+                    shared.runtime.spawn(keep(Arc::downgrade(shared), Arc::downgrade(&claim)));
+                    return Ok(());
+                }
+                failed => return failed,
             }
         }
     }
@@ -143,6 +147,25 @@ impl RedisBus {
     #[must_use]
     pub fn capabilities(&self) -> &Capabilities {
         &self.shared.capabilities
+    }
+}
+
+/// Says something over the gate's connection often enough that nobody takes it for dead, as long as its claim is the bus's.
+async fn keep(shared: Weak<Shared>, claim: Weak<Claim>) {
+    const OP: &str = "keep gate";
+    loop {
+        let Some(pause) = shared.upgrade().map(|shared| shared.config.timeouts.claim / 3) else { return };
+        sleep(pause).await;
+        let (Some(shared), Some(_claim)) = (shared.upgrade(), claim.upgrade()) else { return };
+        // A connection that broke while nobody used it is made again, with its name.
+        let kept = match shared.writes.session(OP).await {
+            Ok(session) => session.ask(OP).await.map(drop),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = kept {
+            // Publishing says it, too, to whoever is concerned.
+            tracing::debug!("{e}");
+        }
     }
 }
 

@@ -70,7 +70,8 @@ impl RedisConfig {
         within("read.waiting_connections", self.read.waiting_connections, 0, 1024)?;
         lasts("read.poll_every", self.read.poll_every, 1, 60_000)?;
         lasts("timeouts.connect", self.timeouts.connect, 1, 300_000)?;
-        lasts("timeouts.answer", self.timeouts.answer, 1, 300_000)
+        lasts("timeouts.answer", self.timeouts.answer, 1, 300_000)?;
+        lasts("timeouts.claim", self.timeouts.claim, 1_000, 3_600_000)
     }
 }
 
@@ -205,19 +206,26 @@ impl Default for ReadConfig {
     }
 }
 
-/// How long to wait for the server; 1 ms to 5 minutes each.
+/// How long to wait for the server, and for other gates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeouts {
-    /// Until a connection is made, encrypted, authenticated and checked.
+    /// Until a connection is made, encrypted, authenticated and checked; 1 ms to 5 minutes.
     pub connect: Duration,
-    /// Until a call is answered. An append that is not answered by then has an unknown outcome.
+    /// Until a call is answered; 1 ms to 5 minutes. An append that is not answered by then has an unknown outcome.
     pub answer: Duration,
+    /// After how long without a word from it a gate is taken for dead, and another one let in; in whole seconds, 1 s to an
+    /// hour. The same for all gates of a bus.
+    pub claim: Duration,
 }
 
 impl Default for Timeouts {
-    /// 3 and 10 seconds.
+    /// 3, 10 and 30 seconds.
     fn default() -> Self {
-        Self { connect: Duration::from_secs(3), answer: Duration::from_secs(10) }
+        Self {
+            connect: Duration::from_secs(3),
+            answer: Duration::from_secs(10),
+            claim: Duration::from_secs(30),
+        }
     }
 }
 

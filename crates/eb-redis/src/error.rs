@@ -8,7 +8,8 @@
 //! | `LOADING`, `BUSY`, `MISCONF`, `READONLY`, `MASTERDOWN`, `CLUSTERDOWN`, `TRYAGAIN`, `NOREPLICAS`, too many clients | `Unavailable` | none |
 //! | `OOM` | `StorageFull` | none |
 //! | `NOAUTH`, `WRONGPASS`, `NOPERM` | `InvalidInput`, never retry | none |
-//! | `MOVED`, `ASK`, `CROSSSLOT` | `Unsupported` | none |
+//! | `DENIED` (protected mode), a database that is not there | `InvalidInput`, never retry | none |
+//! | `MOVED`, `ASK`, `CROSSSLOT`, a command that the server hides | `Unsupported` | none |
 //! | `WRONGTYPE`, and anything else | `ProtocolViolation` | none |
 //!
 //! An error that the server states is always about a call that it did not run.
@@ -62,6 +63,12 @@ pub(crate) fn stated_text(op: &'static str, text: &str) -> Error {
     by_text(op, code, rest)
 }
 
+/// Whether a command is refused to this user, or to all.
+pub(crate) fn is_withheld(e: &ServerError) -> bool {
+    let unknown = || e.details().is_some_and(|text| text.starts_with("unknown command"));
+    e.code() == "NOPERM" || e.code() == "ERR" && unknown()
+}
+
 fn by_text(op: &'static str, code: &str, text: &str) -> Error {
     let said = one_line(format!("{code} {text}"));
     let error = |kind| Error::new(kind, op, said.clone());
@@ -71,6 +78,14 @@ fn by_text(op: &'static str, code: &str, text: &str) -> Error {
         "ERR" if text.contains("max number of clients") => error(ErrorKind::Unavailable),
         // What `NOPERM` is called when a script is refused a command.
         "ERR" if text.contains("user executing the script") => no_right(error(ErrorKind::InvalidInput)),
+        "DENIED" => error(ErrorKind::InvalidInput)
+            .advise("give the server's user a password, or connect from its own machine"),
+        "ERR" if text.starts_with("DB index") || text.starts_with("invalid DB index") => {
+            error(ErrorKind::InvalidInput).advise("name a database that the server has")
+        }
+        "ERR" if text.starts_with("unknown command") => {
+            error(ErrorKind::Unsupported).advise("the bus needs a server that does not hide this command")
+        }
         "OOM" => error(ErrorKind::StorageFull).advise("trim topics, or raise the server's maxmemory"),
         "NOAUTH" | "WRONGPASS" => error(ErrorKind::InvalidInput).advise(CREDENTIALS),
         "NOPERM" => no_right(error(ErrorKind::InvalidInput)),
@@ -178,6 +193,13 @@ mod tests {
                 "invalid_input",
                 false,
             ),
+            ("DENIED Redis is running in protected mode because", "invalid_input", false),
+            ("ERR DB index is out of range", "invalid_input", false),
+            ("ERR unknown command 'CONFIG', with args beginning with: 'GET' ", "unsupported", false),
+            ("BUSY Redis is busy running a script.", "unavailable", true),
+            ("NOREPLICAS Not enough good replicas to write.", "unavailable", true),
+            ("MASTERDOWN Link with MASTER is down", "unavailable", true),
+            ("NOAUTH Authentication required.", "invalid_input", false),
             ("MOVED 3999 127.0.0.1:6381", "unsupported", false),
             ("ERR something new", "protocol_violation", false),
         ];

@@ -25,7 +25,7 @@
 //! |---|---|
 //! | `appendonly yes`, `appendfsync always` | a crash takes up to everything, or the last second |
 //! | `no-appendfsync-on-rewrite no` | nothing is synced while the file is rewritten |
-//! | the append-only file is complete (not just being made) | a crash takes what the rewrite has not finished |
+//! | the append-only file is complete: not just being made, nor being rewritten after a setting was changed, for then it may have been switched off | a crash takes what the rewrite has not finished |
 //! | `maxmemory 0`, or a policy that evicts nothing without a time to live | memory pressure deletes whole streams |
 //! | no replicas, no Cluster | a failover promotes a server that may not have the newest ACKs |
 //! | the user may run `CONFIG GET` | nobody knows |
@@ -33,8 +33,10 @@
 //! With [`accept_weaker_ack`](RedisConfig::accept_weaker_ack) it opens all the same: the capabilities then say
 //! [`Durability::Weaker`](eb_contract::Durability::Weaker), and the notes say what a crash can take. Settings may change
 //! while the bus is open: they are read again on every connection, by every `probe`, and **the three that make an answer
-//! an ACK travel with every append**, behind it in the same pipeline. An append that finds them changed is answered with
-//! effect unknown, and none is sent until they are right.
+//! an ACK travel with every append**, behind it in the same pipeline, with the state of the append-only file. An append that finds them changed is answered with
+//! effect unknown, and none is sent until they are right. Switching the file off and on again starts a rewrite, and until it is done
+//! what is appended goes where a restart does not look. No answer of the server tells that rewrite from any other; so the first append that meets a rewrite
+//! asks whether `CONFIG SET` was run since the file was last seen to be on without one, and if so, is answered with effect unknown.
 //!
 //! Not offered: `WAITAOF` (Redis 7.2) in place of `appendfsync always`, because readers would see what is not synced yet;
 //! following redirections of a Cluster, and asking Sentinels. Name the primary, or an address that leads to it.
@@ -45,7 +47,8 @@
 //! whole and in order, and it stops at the first entry that the server refuses. The script checks, before it appends:
 //!
 //! - the topic's hash is there and has the incarnation that was known when the line was opened;
-//! - on the first append over a new connection: the stream's last id is not below the last one that was ACKed here.
+//! - the stream's last id is not below the last one that was ACKed here. Data is lost behind an unbroken connection, too: by
+//!   `REPLICAOF` to an older copy and back, by `RESTORE`, by `XSETID`.
 //!
 //! `XADD` runs with `NOMKSTREAM`: nothing but `create_topic` makes a stream.
 //!
@@ -77,6 +80,8 @@
 //! # Reading
 //! A read is one transaction of `XRANGE`, `XINFO STREAM` and the topic's hash, so that records, horizon, head and
 //! incarnation are of one moment. What is read is synced: the server sends answers to reads after the sync, too.
+//! `XRANGE` knows no limit of bytes: how many records are asked for follows from what those before measured, and after a read during which the connection broke it is a quarter,
+//! so that an answer too large for the server's `client-output-buffer-limit` comes in parts.
 //! At the head a read with `wait` blocks in `XREAD BLOCK` on a connection of its own, or, when all of
 //! [`waiting_connections`](ReadConfig::waiting_connections) are taken, looks again every
 //! [`poll_every`](ReadConfig::poll_every).

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use eb_contract::{Error, ErrorKind, Result};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value};
 use tokio::task::JoinHandle;
@@ -17,7 +17,7 @@ use crate::config::RedisConfig;
 use crate::error::{self, Cause, Failure};
 use crate::reply;
 use crate::scripts::{self, Loaded};
-use crate::settings::{SETTINGS, Server};
+use crate::settings::{ConfigCalls, SETTINGS, Server};
 use crate::transport::{Transport, Written};
 
 /// How many calls may wait for one connection's writer.
@@ -28,8 +28,10 @@ pub(crate) struct Link {
     config: Arc<RedisConfig>,
     tls: Option<TlsConnector>,
     current: RwLock<Option<Arc<Session>>>,
-    /// Held while a connection is made, so that one call makes it and the others wait for it.
-    connecting: tokio::sync::Mutex<()>,
+    /// Held while a connection is made, so that one call makes it and the others wait for it. Within, why the last attempt
+    /// failed.
+    connecting: tokio::sync::Mutex<Option<Error>>,
+    failed: AtomicU64,
     made: AtomicU64,
     /// Asserted on every connection, once it is made.
     claim: RwLock<Option<Arc<Claim>>>,
@@ -42,6 +44,7 @@ impl Link {
             tls,
             current: RwLock::new(None),
             connecting: tokio::sync::Mutex::default(),
+            failed: AtomicU64::new(0),
             made: AtomicU64::new(0),
             claim: RwLock::new(None),
         }
@@ -52,8 +55,7 @@ impl Link {
     ///
     /// # Errors
     /// As for [`Claim::assert`], and for the connection.
-    pub(crate) async fn make_claim(&self, op: &'static str, claim: Claim) -> Result<()> {
-        let claim = Arc::new(claim);
+    pub(crate) async fn make_claim(&self, op: &'static str, claim: Arc<Claim>) -> Result<()> {
         // From now on no new connection comes without it.
         *self.claim.write() = Some(claim.clone());
         let made = match self.session(op).await {
@@ -94,9 +96,14 @@ impl Link {
         if let Some(session) = self.live() {
             return Ok(session);
         }
-        let _one_at_a_time = self.connecting.lock().await;
+        let failed = self.failed.load(Ordering::Relaxed);
+        let mut why = self.connecting.lock().await;
         if let Some(session) = self.live() {
             return Ok(session);
+        }
+        if let Some(e) = why.as_ref().filter(|_| self.failed.load(Ordering::Relaxed) != failed) {
+            // Somebody has just tried. Each caller's patience with a server that hangs is one attempt, however many wait.
+            return Err(told_again(op, e));
         }
         let before = self.current.read().clone();
         let patience = self.config.timeouts.connect;
@@ -107,10 +114,14 @@ impl Link {
                 Err(Error::new(ErrorKind::Timeout, op, message).advise(error::REACH))
             }
         };
-        let session = Arc::new(made.map_err(|e| {
+        let made = made.map_err(|e| {
             // What was right once may become right again.
             let changed = before.is_some() && *e.kind() == ErrorKind::InvalidInput;
             if changed { now_unavailable(&e) } else { e }.at_if_none(&self.config.url)
+        });
+        let session = Arc::new(made.inspect_err(|e| {
+            *why = Some(e.clone());
+            self.failed.fetch_add(1, Ordering::Relaxed);
         })?);
         if before.is_some() {
             tracing::info!(server = %self.config.url, connection = session.number, "connected again");
@@ -152,6 +163,8 @@ impl Link {
             client: 0,
             server: Server::default(),
             scripts: Loaded::default(),
+            unchanged: Mutex::default(),
+            proven: AtomicU64::new(0),
         })
     }
 
@@ -190,6 +203,13 @@ pub(crate) fn now_unavailable(e: &Error) -> Error {
     }
 }
 
+/// The same failure, as another operation meets it.
+fn told_again(op: &'static str, e: &Error) -> Error {
+    let again = Error::new(e.kind().clone(), op, e.message()).with_retry(e.retry()).with_effect(e.effect());
+    let again = e.place().into_iter().fold(again, Error::at);
+    e.advice().into_iter().fold(again, Error::advise)
+}
+
 /// Puts the address to an error that has no place yet.
 trait AtIfNone {
     fn at_if_none(self, place: &impl std::fmt::Display) -> Self;
@@ -213,6 +233,11 @@ pub(crate) struct Session {
     client: u64,
     pub(crate) server: Server,
     pub(crate) scripts: Loaded,
+    /// How often settings had been changed when the append-only file was last seen to be on, without a rewrite; or when the
+    /// connection was made.
+    unchanged: Mutex<ConfigCalls>,
+    /// The last rewrite that is known to have begun with the file on, and one: none is 0.
+    proven: AtomicU64,
 }
 
 impl Drop for Session {
@@ -243,17 +268,42 @@ impl Session {
     /// When it does not answer, or the user may not ask for `INFO`.
     pub(crate) async fn ask(&self, op: &'static str) -> Result<Server> {
         let mut pipe = Pipeline::new();
-        pipe.cmd("INFO");
+        pipe.cmd("INFO").arg("default").arg("commandstats");
         pipe.cmd("CONFIG").arg("GET").arg(&SETTINGS[..]);
         let answers = self.pipeline(&pipe).await.map_err(|f| f.reading(op))?;
         let [info, settings] = reply::items(op, Value::Array(answers))?;
         let info = reply::text(op, info)?;
         let settings = match settings {
-            // Without the right to ask nothing is known, which the judgement says.
-            Value::ServerError(e) if e.code() == "NOPERM" => None,
+            // Without the right to ask, or on a server that hides the command, nothing is known, which the judgement says.
+            Value::ServerError(e) if error::is_withheld(&e) => None,
             other => Some(reply::texts(op, other)?),
         };
-        Ok(Server::new(&info, settings))
+        let server = Server::new(&info, settings);
+        if server.rewrite().is_none() {
+            *self.unchanged.lock() = server.config_calls();
+        }
+        Ok(server)
+    }
+
+    /// Whether the append-only file was on before this rewrite of it began: nobody has changed a setting since it was seen to be
+    /// on, without any rewrite.
+    ///
+    /// # Errors
+    /// `Unavailable` where that cannot be said; and as [`Session::ask`].
+    pub(crate) async fn was_on_before(&self, op: &'static str, rewrite: u64) -> Result<()> {
+        if self.proven.load(Ordering::Relaxed) == rewrite + 1 {
+            return Ok(());
+        }
+        let mut cmd = Cmd::new();
+        cmd.arg("INFO").arg("commandstats");
+        let stats = self.command(&cmd).await.map_err(|f| f.reading(op))?;
+        let now = Server::new(&reply::text(op, stats)?, None).config_calls();
+        if now != *self.unchanged.lock() {
+            let message = "the append-only file is being rewritten, and settings of the server were changed: perhaps it was off before";
+            return Err(error::unavailable(op, message).advise("wait until its rewrite is done"));
+        }
+        self.proven.store(rewrite + 1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Hands the server the scripts; their names are always the same.

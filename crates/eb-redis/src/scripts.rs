@@ -1,13 +1,59 @@
 //! The scripts that run on the server: each is applied as a whole, also through a crash.
 
+/// A function of a script that reads a group's entries for a member until there are so many, or another as large as the largest
+/// would be too much for so many bytes. Sizes are known only once entries are read, so they are read by eights: that many may
+/// go beyond the bytes. `from` is `>` or the id behind which pending ones are read. A second result is the id of
+/// a pending one whose entry was deleted.
+macro_rules! within_bytes {
+    () => {
+        r"
+local function within(most, bytes, from)
+  local entries, room, largest, count = {}, tonumber(bytes), 1, 1
+  most = tonumber(most)
+  while #entries < most do
+    count = math.min(count, most - #entries)
+    local read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', count, 'STREAMS', KEYS[1], from)
+    local new = read and read[1][2] or {}
+    for i = 1, #new do
+      if not new[i][2] then return entries, new[i][1] end
+      local size = 0
+      for _, part in ipairs(new[i][2]) do size = size + #part end
+      room, largest = room - size, math.max(largest, size)
+      entries[#entries + 1] = new[i]
+    end
+    if #new < count or room < largest then break end
+    if from ~= '>' then from = new[#new][1] end
+    count = math.min(8, math.floor(room / largest))
+  end
+  return entries
+end
+"
+    };
+}
+
 /// Appends a group in order; stops at the first entry that is refused.
 ///
-/// `KEYS`: stream, topic hash. `ARGV`: incarnation, then key and envelope of each record. Answers `ok`, or what stopped
-/// it (`incarnation`, `gone` for a stream that is not there, or the server's error), and the ids of what was appended.
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, the last id that is known to be there (or nothing), then key and envelope of each
+/// record. Answers `ok`, or what stopped it (`incarnation`, `gone` for a stream that is not there, `lost` and the stream's last id
+/// where it lies below the known one, or the server's error), and the ids of what was appended. Ids are compared as texts:
+/// numbers of 64 bits do not fit into those of Lua.
 pub(crate) const APPEND: &str = r"
 if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
+if ARGV[2] ~= '' then
+  local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+  if info.err then return {string.find(info.err, 'no such key', 1, true) and 'gone' or info.err} end
+  local last
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then last = info[i + 1] break end
+  end
+  local function padded(id)
+    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+    return string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #seq) .. seq
+  end
+  if padded(last) < padded(ARGV[2]) then return {'lost', last} end
+end
 local out = {'ok'}
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   local id = redis.pcall('XADD', KEYS[1], 'NOMKSTREAM', '*', 'k', ARGV[i], 'e', ARGV[i + 1])
   if type(id) ~= 'string' then
     out[1] = id and id.err or 'gone'
@@ -68,51 +114,61 @@ return {'ok', count}
 
 /// Hands a member of a group what nobody was handed before.
 ///
-/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, how many, and how many records were deleted in all when the
-/// caller looked at the horizon. Answers `ok`, the entries, and the stream's last id; `look` where records were deleted
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, how many, how many bytes, and how many records were deleted in all
+/// when the caller looked at the horizon. Answers `ok`, the entries, and the stream's last id; `look` where records were deleted
 /// since, for some of them may be records that nobody was handed; or `incarnation`.
-pub(crate) const GROUP_NEXT: &str = r"
+pub(crate) const GROUP_NEXT: &str = concat!(
+    r"
 if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 local of = {}
 for i = 1, #info, 2 do of[info[i]] = info[i + 1] end
-if string.format('%.0f', of['entries-added'] - of['length']) ~= ARGV[5] then return {'look'} end
-local read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', ARGV[4], 'STREAMS', KEYS[1], '>')
-return {'ok', read and read[1][2] or {}, of['last-generated-id']}
-";
+if string.format('%.0f', of['entries-added'] - of['length']) ~= ARGV[6] then return {'look'} end
+",
+    within_bytes!(),
+    r"
+local entries = within(ARGV[4], ARGV[5], '>')
+return {'ok', entries, of['last-generated-id']}
+"
+);
 
 /// Reads a member's own pending records behind an id.
 ///
-/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, the id, how many. Answers `ok`, the entries and their
-/// lines of `XPENDING`; `gone` and the id of one whose entry was deleted; or `incarnation`.
-pub(crate) const GROUP_PENDING: &str = r"
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, how many, how many bytes, and the id. Answers `ok`, the entries and
+/// their lines of `XPENDING`; `gone` and the id of one whose entry was deleted; or `incarnation`.
+pub(crate) const GROUP_PENDING: &str = concat!(
+    r"
 if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
-local read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', ARGV[5], 'STREAMS', KEYS[1], ARGV[4])
-local entries = read and read[1][2] or {}
-for i = 1, #entries do
-  if not entries[i][2] then return {'gone', entries[i][1]} end
-end
+",
+    within_bytes!(),
+    r"
+local entries, gone = within(ARGV[4], ARGV[5], ARGV[6])
+if gone then return {'gone', gone} end
 if #entries == 0 then return {'ok', {}, {}} end
 local first, last = entries[1][1], entries[#entries][1]
 return {'ok', entries, redis.call('XPENDING', KEYS[1], ARGV[2], first, last, #entries, ARGV[3])}
-";
+"
+);
 
 /// Gives pending records of others to a member, if they are all there.
 ///
-/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, for how many milliseconds they must have been idle, their
-/// ids. Answers as [`GROUP_PENDING`]; those that somebody else was quicker with are left out.
+/// `KEYS`: stream, topic hash. `ARGV`: incarnation, group, member, for how many milliseconds they must have been idle, how many
+/// bytes, their ids. Answers as [`GROUP_PENDING`]; those that somebody else was quicker with are left out, and those that there is
+/// no room for.
 pub(crate) const GROUP_CLAIM: &str = r"
 if redis.call('HGET', KEYS[2], 'incarnation') ~= ARGV[1] then return {'incarnation'} end
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   local held = redis.call('XPENDING', KEYS[1], ARGV[2], ARGV[i], ARGV[i], 1)
   if #held == 1 and #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) == 0 then return {'gone', ARGV[i]} end
 end
-local entries, counts = {}, {}
-for i = 5, #ARGV do
+local entries, counts, room = {}, {}, tonumber(ARGV[5])
+for i = 6, #ARGV do
   local claimed = redis.call('XCLAIM', KEYS[1], ARGV[2], ARGV[3], ARGV[4], ARGV[i])
   if #claimed == 1 then
     entries[#entries + 1] = claimed[1]
     counts[#counts + 1] = redis.call('XPENDING', KEYS[1], ARGV[2], ARGV[i], ARGV[i], 1)[1]
+    for _, part in ipairs(claimed[1][2]) do room = room - #part end
+    if room <= 0 then break end
   end
 end
 return {'ok', entries, counts}

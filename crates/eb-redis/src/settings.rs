@@ -20,6 +20,20 @@ pub(crate) struct Server {
     settings: Option<HashMap<String, String>>,
 }
 
+/// How often `CONFIG SET` was run: as long as the count stands, no setting was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ConfigCalls {
+    sets: u64,
+    /// Of `CONFIG RESETSTAT`, which begins the counts anew.
+    resets: u64,
+}
+
+impl ConfigCalls {
+    fn never(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// A reason why an ACK is weaker than it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Weakness {
@@ -34,7 +48,7 @@ pub(crate) struct Weakness {
 }
 
 impl Server {
-    /// From the text of `INFO` and the pairs of `CONFIG GET`; `None` where the user may not ask.
+    /// From the text of `INFO`, with `commandstats`, and the pairs of `CONFIG GET`; `None` where that is refused.
     pub(crate) fn new(info: &str, settings: Option<HashMap<String, String>>) -> Self {
         let info = info.lines().filter_map(|line| line.trim().split_once(':'));
         Self { info: info.map(|(k, v)| (k.to_owned(), v.to_owned())).collect(), settings }
@@ -51,6 +65,25 @@ impl Server {
     /// The life of the server process.
     pub(crate) fn run_id(&self) -> &str {
         self.info("run_id")
+    }
+
+    /// How often its settings were changed.
+    pub(crate) fn config_calls(&self) -> ConfigCalls {
+        let calls = |of: &str| {
+            let stats = self.info(&format!("cmdstat_config|{of}"));
+            stats.strip_prefix("calls=").and_then(|s| s.split(',').next()?.parse().ok()).unwrap_or(0)
+        };
+        ConfigCalls { sets: calls("set"), resets: calls("resetstat") }
+    }
+
+    /// The number of the rewrite of the append-only file that is under way, or about to be.
+    ///
+    /// While the first one after `appendonly` was switched on is under way, what is appended goes to a file that a restart
+    /// does not read. Nothing tells it from any other rewrite but what was the case before.
+    pub(crate) fn rewrite(&self) -> Option<u64> {
+        let under_way =
+            ["aof_rewrite_in_progress", "aof_rewrite_scheduled"].iter().any(|f| self.info(f) == "1");
+        (self.info("aof_enabled") == "1" && under_way).then(|| self.number("aof_rewrites"))
     }
 
     /// Whether it can be used at all, now.
@@ -85,9 +118,9 @@ impl Server {
             |fact: String, loss, remedy| found.push(Weakness { fact, loss, remedy, passes: false });
         match &self.settings {
             None => weak(
-                "the user may not run CONFIG GET, so nobody knows when the server syncs".to_owned(),
+                "CONFIG GET is refused, so nobody knows when the server syncs".to_owned(),
                 "a crash of the server can take what its settings allow",
-                "grant the user `+config|get`",
+                "grant the user `+config|get`, where the server has that command",
             ),
             Some(settings) => {
                 if let Some((fact, loss, remedy)) = unsynced(settings) {
@@ -119,13 +152,12 @@ impl Server {
                 "use a standalone server",
             );
         }
-        let first_rewrite = self.number("aof_base_size") == 0
-            && (self.info("aof_rewrite_in_progress") == "1" || self.info("aof_rewrite_scheduled") == "1");
-        if self.info("aof_enabled") == "1" && first_rewrite {
+        if self.rewrite().is_some() && (self.number("aof_base_size") == 0 || !self.config_calls().never()) {
             found.push(Weakness {
-                fact: "the append-only file is just being made".to_owned(),
+                fact: "the append-only file is just being made, or may be: it is being rewritten, and settings of the server were changed"
+                    .to_owned(),
                 loss: "a crash of the server before it is made can take everything since",
-                remedy: "wait until its first rewrite is done",
+                remedy: "wait until its rewrite is done",
                 passes: true,
             });
         }
@@ -202,7 +234,14 @@ mod tests {
         let server = Server::new(INFO, settings(&[]));
         server.usable("open").unwrap();
         server.demand_durable("open").unwrap();
-        assert_eq!(server.run_id(), "abc");
+        assert_eq!((server.run_id(), server.rewrite()), ("abc", None));
+        let rewritten = INFO.replace(
+            "aof_base_size:0\r\naof_rewrite_in_progress:0",
+            "aof_base_size:9\r\naof_rewrite_in_progress:1\r\naof_rewrites:4",
+        );
+        let server = Server::new(&rewritten, settings(&[]));
+        server.demand_durable("open").unwrap();
+        assert_eq!(server.rewrite(), Some(4), "one that settings had no part in");
     }
 
     #[test]
@@ -232,6 +271,18 @@ mod tests {
             ("connected_slaves:0", "connected_slaves:2", "2 replicas", false),
             ("cluster_enabled:0", "cluster_enabled:1", "Cluster", false),
             ("aof_rewrite_in_progress:0", "aof_rewrite_in_progress:1", "just being made", true),
+            (
+                "aof_base_size:0\r\naof_rewrite_in_progress:0",
+                "aof_base_size:9\r\naof_rewrite_in_progress:1\r\ncmdstat_config|set:calls=1,usec=9",
+                "just being made, or may be",
+                true,
+            ),
+            (
+                "aof_base_size:0\r\naof_rewrite_in_progress:0",
+                "aof_base_size:9\r\naof_rewrite_in_progress:1\r\ncmdstat_config|resetstat:calls=1,usec=9",
+                "just being made, or may be",
+                true,
+            ),
         ] {
             let e = Server::new(&INFO.replace(from, to), settings(&[])).demand_durable("open").unwrap_err();
             assert!(e.to_string().contains(named), "{e}");

@@ -20,6 +20,8 @@ use crate::{error, reply};
 
 /// The most records of one script, so that none holds the server up for long.
 const MOST: usize = 1000;
+/// How many bytes of records one script hands out, by eight records more at most; one record always goes.
+const ROOM: usize = 1 << 20;
 /// How many pending records of others are looked at in one go.
 const PAGE: usize = 1000;
 
@@ -139,7 +141,7 @@ impl Member {
         most: usize,
     ) -> Result<Vec<Delivery>> {
         let from = after.unwrap_or(Offset::redis(0, 0));
-        let more = [from.to_string(), most.clamp(1, MOST).to_string()];
+        let more = [most.clamp(1, MOST).to_string(), ROOM.to_string(), from.to_string()];
         let said = self.run(op, |s| &s.scripts.pending, &more).await?;
         let mut more = said.more.into_iter();
         match (more.next(), more.next()) {
@@ -185,7 +187,9 @@ impl Member {
                 }
             };
             self.progress.lock().unsure = true;
-            let said = self.run(OP, |s| &s.scripts.next, &[most.to_string(), gone.to_string()]).await?;
+            let said = self
+                .run(OP, |s| &s.scripts.next, &[most.to_string(), ROOM.to_string(), gone.to_string()])
+                .await?;
             if said.word == "look" {
                 let mut progress = self.progress.lock();
                 (progress.unsure, progress.checked) = (false, None);
@@ -255,7 +259,7 @@ impl Member {
             if ids.is_empty() {
                 return Ok(Vec::new());
             }
-            let more: Vec<_> = std::iter::once(idle.to_string()).chain(ids).collect();
+            let more: Vec<_> = [idle.to_string(), ROOM.to_string()].into_iter().chain(ids).collect();
             let said = self.run(OP, |s| &s.scripts.claim, &more).await?;
             let mut more = said.more.into_iter();
             let (Some(entries), Some(counts)) = (more.next(), more.next()) else {
@@ -341,7 +345,7 @@ impl GroupMember for Member {
         Box::pin(self.taken_over(idle, limit.max_records))
     }
 
-    /// At most 1,000 records a call. Dropping the future while it waits leaves nothing behind; otherwise what it was
+    /// At most 1,000 records a call, and a mebibyte of them, or up to eight records more. Dropping the future while it waits leaves nothing behind; otherwise what it was
     /// handed is pending, and the next call brings it.
     fn next(&self, limit: DeliveryLimit) -> BoxFuture<'_, Result<Vec<Delivery>>> {
         Box::pin(self.fresh(limit))

@@ -14,8 +14,8 @@ use crate::bus::Shared;
 use crate::error;
 use crate::link::{Session, is_forgotten};
 use crate::marks::Mark;
-use crate::reply::{self, StreamInfo};
-use crate::settings::{SYNC_SETTINGS, synced};
+use crate::reply;
+use crate::settings::{SYNC_SETTINGS, Server, synced};
 
 /// What became of a group: the first of it lie at `ids`, and what `failed` says holds for the others.
 #[derive(Debug)]
@@ -40,8 +40,6 @@ pub(super) struct Appender {
     mark: Arc<Mark>,
     /// The last offset that this line was answered.
     last: Option<Offset>,
-    /// The connection over which the stream was seen to hold what was ACKed.
-    checked: u64,
 }
 
 /// What one attempt led to.
@@ -61,7 +59,6 @@ impl Appender {
             incarnation: context.incarnation.as_str().to_owned(),
             mark: shared.marks.of(&context.topic, context.partition),
             last: None,
-            checked: 0,
             shared,
         }
     }
@@ -88,12 +85,6 @@ impl Appender {
             Ok(session) => session,
             Err(e) => return self.again_or_done(e),
         };
-        if self.checked != session.number {
-            if let Err(e) = self.check(&session).await {
-                return self.again_or_done(e);
-            }
-            self.checked = session.number;
-        }
         self.send(&session, group).await
     }
 
@@ -107,26 +98,6 @@ impl Appender {
         }
     }
 
-    /// Whether everything is there that was ACKed: a server that was restarted may have lost it.
-    async fn check(&self, session: &Session) -> Result<()> {
-        // Before the stream is looked at: what others ACK meanwhile need not be in the answer.
-        let acked = self.mark.last();
-        let mut cmd = Cmd::new();
-        cmd.arg("XINFO").arg("STREAM").arg(&self.stream);
-        let answer = session.command(&cmd).await.map_err(|f| f.reading(OP).at(&self.place))?;
-        if matches!(&answer, Value::ServerError(e) if e.details().is_some_and(|d| d.contains("no such key")))
-        {
-            return Err(self.missing("the partition's stream is gone".to_owned()));
-        }
-        let last_id = StreamInfo::read(OP, answer).map_err(|e| e.at(&self.place))?.last_id;
-        match acked {
-            Some(acked) if last_id < acked => {
-                Err(self.missing(format!("the stream ends at {last_id}, and {acked} was ACKed")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn missing(&self, why: String) -> Error {
         self.mark.poison(&self.place, &why);
         error::facts_missing(OP, why).at(&self.place)
@@ -134,17 +105,20 @@ impl Appender {
 
     async fn send(&mut self, session: &Session, group: &[Pending]) -> Attempt {
         let bytes: usize = group.iter().map(Pending::bytes).sum();
-        let mut cmd = Cmd::with_capacity(5 + 2 * group.len(), bytes + 256);
+        let mut cmd = Cmd::with_capacity(6 + 2 * group.len(), bytes + 256);
         cmd.arg("EVALSHA").arg(&session.scripts.append).arg(2).arg(&self.stream).arg(&self.hash);
-        cmd.arg(&self.incarnation);
+        // Sampled before the stream is looked at: what others ACK meanwhile lies behind it.
+        let acked = self.mark.last().map(|acked| acked.to_string()).unwrap_or_default();
+        cmd.arg(&self.incarnation).arg(&acked);
         for pending in group {
             cmd.arg(pending.record.partition_key.as_str()).arg(pending.record.envelope.as_bytes());
         }
         let checks = !self.shared.config.accept_weaker_ack;
-        let mut pipe = Pipeline::with_capacity(2);
+        let mut pipe = Pipeline::with_capacity(3);
         pipe.add_command(cmd);
         if checks {
             pipe.cmd("CONFIG").arg("GET").arg(&SYNC_SETTINGS[..]);
+            pipe.cmd("INFO").arg("persistence");
         }
         let answers = match session.pipeline(&pipe).await {
             Ok(answers) => answers,
@@ -164,16 +138,16 @@ impl Appender {
             }
         };
         let appended = match reply::array(OP, appended) {
-            Ok(words) => self.read(words, group.len()),
+            Ok(words) => self.read(words, group.len(), &acked),
             Err(e) => return self.again_or_done(e),
         };
-        if checks && !appended.ids.is_empty() {
-            let settings = answers.next().map_or_else(|| Ok(Default::default()), |v| reply::texts(OP, v));
-            if let Err(e) = settings.and_then(|settings| synced(&settings)) {
-                // Judged anew, the server is refused until it is right again.
-                session.retire();
-                return Attempt::Done(Appended::none(e.with_effect(Effect::Unknown).at(&self.place)));
-            }
+        if checks
+            && !appended.ids.is_empty()
+            && let Err(e) = was_synced(session, answers).await
+        {
+            // Judged anew, the server is refused until it is right again.
+            session.retire();
+            return Attempt::Done(Appended::none(e.with_effect(Effect::Unknown).at(&self.place)));
         }
         match appended {
             Appended { ids, failed: Some(e) } if ids.is_empty() => self.again_or_done(e),
@@ -188,7 +162,7 @@ impl Appender {
     }
 
     /// What the script says.
-    fn read(&self, words: Vec<Value>, count: usize) -> Appended {
+    fn read(&self, words: Vec<Value>, count: usize, acked: &str) -> Appended {
         let mut words = words.into_iter();
         let said = words.next().map_or_else(
             || Err(error::violation(OP, "the script answered nothing")),
@@ -199,6 +173,10 @@ impl Appender {
             Ok(both) => both,
             Err(e) => return self.unbelievable(e),
         };
+        if said == "lost" {
+            let ends = ids.first().map_or_else(|| "nothing".to_owned(), ToString::to_string);
+            return Appended::none(self.missing(format!("the stream ends at {ends}, and {acked} was ACKed")));
+        }
         let mut before = self.last;
         for id in &ids {
             if before.is_some_and(|b| b >= *id) {
@@ -223,5 +201,16 @@ impl Appender {
     fn unbelievable(&self, e: Error) -> Appended {
         self.mark.poison(&self.place, e.message());
         Appended::none(e.at(&self.place).with_effect(Effect::Unknown))
+    }
+}
+
+/// Whether what came behind an append makes its answer an ACK.
+async fn was_synced(session: &Session, mut answers: impl Iterator<Item = Value>) -> Result<()> {
+    let mut answer = || answers.next().ok_or_else(|| error::violation(OP, "no answer"));
+    synced(&reply::texts(OP, answer()?)?)?;
+    let now = Server::new(&reply::text(OP, answer()?)?, None);
+    match now.rewrite() {
+        None => Ok(()),
+        Some(rewrite) => session.was_on_before(OP, rewrite).await,
     }
 }

@@ -19,6 +19,9 @@ const UNSEEN: usize = 16 << 10;
 /// What a record is taken to measure at least.
 const SMALL: usize = 64;
 
+/// After how many reads that pass twice as much is asked for again.
+const PASSES: u32 = 16;
+
 /// A place in a stream. What a fetch brings beyond a read's limit in bytes is kept for the next one.
 pub(super) struct RedisCursor {
     life: Arc<Life>,
@@ -28,20 +31,37 @@ pub(super) struct RedisCursor {
     ahead: VecDeque<Record>,
     /// What the records of the last fetch measured on average.
     typical: usize,
+    /// How many bytes may be asked for: fewer than the limit, after a read that was perhaps too large.
+    room: usize,
+    /// How many reads have passed since that changed.
+    passed: u32,
     /// A record was handed out, so the place is not only what somebody said.
     has_read: bool,
 }
 
 impl RedisCursor {
     pub(super) fn new(life: Arc<Life>, stream: Stream, position: Cut) -> Self {
-        Self { life, stream, position, ahead: VecDeque::new(), typical: UNSEEN, has_read: false }
+        Self {
+            life,
+            stream,
+            position,
+            ahead: VecDeque::new(),
+            typical: UNSEEN,
+            room: usize::MAX,
+            passed: 0,
+            has_read: false,
+        }
     }
 
     /// Fetches what lies behind the position; whether that reaches to the head.
     async fn fetch(&mut self, limit: &ReadLimit) -> Result<bool> {
-        let count = (limit.max_bytes / self.typical).clamp(1, limit.max_records.max(1));
+        let room = limit.max_bytes.min(self.room);
+        let count = (room / self.typical).clamp(1, limit.max_records.max(1));
         let range = Range { from: range_start(&self.position), count };
-        let (moment, entries) = self.stream.look(OP, Some(range)).await?;
+        let session = self.stream.session(OP).await?;
+        let looked = self.stream.look_over(OP, &session, Some(range)).await;
+        self.learn_room(&looked, count);
+        let (moment, entries) = looked?;
         let checked = self.stream.check_cut(OP, &self.position, &moment).await;
         if let Err(e) = &checked
             && *e.kind() == ErrorKind::FactsMissing
@@ -56,6 +76,10 @@ impl RedisCursor {
             (Some(_), None) => false,
         };
         let bytes: usize = entries.iter().map(|e| e.envelope.len()).sum();
+        if self.room != usize::MAX {
+            // So much has passed.
+            self.room = self.room.max(bytes);
+        }
         if !entries.is_empty() {
             self.typical = (bytes / entries.len()).max(SMALL);
         }
@@ -65,6 +89,25 @@ impl RedisCursor {
             .collect::<Result<VecDeque<_>>>()?;
         self.ahead = records;
         Ok(reaches_head)
+    }
+
+    /// Where the connection broke, or nothing came in time, the answer may have been too large for the server's
+    /// `client-output-buffer-limit`, or for the time it may take: the same call might fail for ever.
+    fn learn_room<T>(&mut self, looked: &Result<T>, count: usize) {
+        match looked {
+            Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                self.room = (count / 4).saturating_mul(self.typical).max(1);
+                self.passed = 0;
+            }
+            Err(_) => {}
+            Ok(_) if self.room == usize::MAX => {}
+            Ok(_) => {
+                self.passed += 1;
+                if self.passed == PASSES {
+                    (self.room, self.passed) = (self.room.saturating_mul(2), 0);
+                }
+            }
+        }
     }
 
     /// Hands out what is ahead, within the limit.

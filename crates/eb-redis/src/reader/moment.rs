@@ -10,6 +10,7 @@ use redis::{Pipeline, Value};
 
 use crate::bus::Shared;
 use crate::error;
+use crate::link::Session;
 use crate::marks::Mark;
 use crate::reply::{self, Entry, StreamInfo};
 use crate::topics::Moment;
@@ -83,8 +84,23 @@ impl Stream {
 
     /// Looks at the partition, and at the entries of a range, in one moment.
     pub(crate) async fn look(&self, op: &'static str, range: Option<Range>) -> Result<(Moment, Vec<Entry>)> {
+        let session = self.session(op).await?;
+        self.look_over(op, &session, range).await
+    }
+
+    /// The connection to look over, while the partition can be trusted.
+    pub(super) async fn session(&self, op: &'static str) -> Result<Arc<Session>> {
         self.check(op)?;
-        let session = self.shared.reads.session(op).await?;
+        self.shared.reads.session(op).await
+    }
+
+    /// As [`Stream::look`], over this connection.
+    pub(super) async fn look_over(
+        &self,
+        op: &'static str,
+        session: &Session,
+        range: Option<Range>,
+    ) -> Result<(Moment, Vec<Entry>)> {
         let mut pipe = Pipeline::with_capacity(5);
         pipe.cmd("MULTI");
         pipe.cmd("XINFO").arg("STREAM").arg(&self.key);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use eb_contract::{Effect, Error, ErrorKind, EventBusAdmin, EventBusPublisher, Topic};
-use eb_redis::{GateClaim, PublishConfig, RedisBus, RedisConfig, Timeouts};
+use eb_redis::{GateClaim, PublishConfig, RedisBus, RedisConfig, RedisUrl, Timeouts};
 use eb_testkit::services::Redis;
 
-use crate::common::{config, record, server, topic};
+use crate::common::{PATIENCE, config, record, server, topic};
 
 /// A bus that does not wait long for anybody.
 async fn hasty(server: &Redis) -> RedisBus {
@@ -106,4 +106,81 @@ async fn shared_gates_do_not_go_on_behind_one_that_was_alone() {
     alone.give_up_claim().await;
     let e = publish(&shared, 1).await.unwrap_err();
     assert_eq!(*e.kind(), ErrorKind::Fenced, "{e}");
+}
+
+#[tokio::test]
+async fn gates_of_one_prefix_in_different_databases_have_nothing_to_do_with_each_other() {
+    let server = server(&[]);
+    let at = |db: u32| RedisUrl::parse(&format!("redis://127.0.0.1:{}/{db}", server.port())).unwrap();
+    let here = RedisBus::open(RedisConfig::new(at(0))).await.unwrap();
+    let there = RedisBus::open(RedisConfig::new(at(1))).await.unwrap();
+    here.claim(GateClaim::Sole).await.unwrap();
+    there.claim(GateClaim::Sole).await.unwrap();
+    let here_too =
+        RedisBus::open(RedisConfig { timeouts: brief(), ..RedisConfig::new(at(0)) }).await.unwrap();
+    expect_locked(here_too.claim(GateClaim::Sole).await);
+}
+
+fn brief() -> Timeouts {
+    Timeouts { connect: Duration::from_millis(400), ..Timeouts::default() }
+}
+
+#[tokio::test]
+async fn a_gate_that_says_nothing_any_more_is_shut_out_and_can_append_nothing_late() {
+    let server = server(&[]);
+    // A gate whose machine stands still: its connection is there, and nothing comes.
+    let mut halted = server.wire().unwrap();
+    halted.must(&["CLIENT", "SETNAME", "eb-gate:0:eb:sole"]).unwrap();
+    let patient = |claim| Timeouts { connect: PATIENCE, claim, ..Timeouts::default() };
+    let hour = RedisConfig {
+        timeouts: Timeouts { claim: Duration::from_secs(3600), ..brief() },
+        ..config(server.port())
+    };
+    let bus = RedisBus::open(hour).await.unwrap();
+    expect_locked(bus.claim(GateClaim::Sole).await);
+
+    let second = RedisConfig { timeouts: patient(Duration::from_secs(1)), ..config(server.port()) };
+    let bus = RedisBus::open(second).await.unwrap();
+    bus.admin().create_topic(&claimed(), 1).await.unwrap();
+    bus.claim(GateClaim::Sole).await.unwrap();
+    assert!(
+        halted.send(&["XADD", "{eb}:s:claimed:0", "*", "k", "k", "e", "{}"]).is_err(),
+        "its connection is gone"
+    );
+    publish(&bus, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gate_with_nothing_to_do_says_often_enough_that_it_is_there() {
+    let server = server(&[]);
+    let timeouts = Timeouts { claim: Duration::from_secs(1), ..Timeouts::default() };
+    let bus = RedisBus::open(RedisConfig { timeouts, ..config(server.port()) }).await.unwrap();
+    bus.claim(GateClaim::Sole).await.unwrap();
+    let mut wire = server.wire().unwrap();
+    let mut said = || {
+        let stats = wire.must(&["INFO", "commandstats"]).unwrap().text().unwrap();
+        let calls =
+            stats.lines().find_map(|l| l.strip_prefix("cmdstat_config|get:calls=")).unwrap().to_owned();
+        calls.split(',').next().unwrap().parse::<usize>().unwrap()
+    };
+    let before = said();
+    let again = async {
+        while said() < before + 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("it says something");
+    // Also when its connection broke while nobody used it.
+    cut_all(&server);
+    let mut wire = server.wire().unwrap();
+    let back = async {
+        while !wire.must(&["CLIENT", "LIST"]).unwrap().text().unwrap().contains("name=eb-gate:0:eb:sole") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, back).await.expect("it takes its name again");
+    // One that is closed says nothing any more, and keeps nobody out.
+    bus.give_up_claim().await;
+    let other = RedisBus::open(config(server.port())).await.unwrap();
+    other.claim(GateClaim::Sole).await.unwrap();
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use eb_contract::{Effect, ErrorKind, EventBusPublisher, EventBusReader, PartitionId};
-use eb_redis::Timeouts;
+use eb_redis::{PublishConfig, RedisConfig, Timeouts};
 
 use crate::common::{expect_acked, expect_order, number, read_all, record};
-use crate::proxy::{Held, Plan, behind};
+use crate::proxy::{Held, Plan, behind, behind_as};
 
 #[tokio::test]
 async fn a_connection_cut_anywhere_in_a_group_loses_no_ack_and_breaks_no_order() {
@@ -97,4 +97,44 @@ async fn an_append_that_was_lost_on_the_way_never_lands_behind_a_later_one() {
     let log = read_all(&direct.reader(), &topic, 0).await;
     let numbers: Vec<_> = log.iter().map(|r| number(&r.envelope)).collect();
     assert_eq!(numbers, [0, 3, 4, 5], "the lost append was ended before anything else was sent");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_costs_all_partitions_together_the_patience_of_one() {
+    const PARTITIONS: usize = 16;
+    let publish = PublishConfig { give_up_after: Duration::ZERO, ..PublishConfig::default() };
+    let timeouts = Timeouts { connect: Duration::from_millis(500), ..Timeouts::default() };
+    let (proxy, bus, _direct, topic) =
+        behind_as(PARTITIONS as u32, |config| RedisConfig { publish, timeouts, ..config }).await;
+    let publisher = bus.publisher();
+    let all = || {
+        let calls = (0..200).map(|n| publisher.publish(&topic, record(&format!("key-{n}"), n)));
+        futures_of(calls.collect())
+    };
+    let partitions: std::collections::HashSet<_> =
+        all().await.into_iter().map(|answer| answer.unwrap().partition_id).collect();
+    assert_eq!(partitions.len(), PARTITIONS);
+    proxy.plan(Plan::Deaf);
+    proxy.cut_all().await;
+    let before = proxy.taken();
+    for answer in all().await {
+        let e = answer.unwrap_err();
+        assert!(matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{e}");
+        assert_eq!((e.effect(), e.operation()), (Effect::None, "publish"), "{e}");
+    }
+    let tried = proxy.taken() - before;
+    assert!(tried <= 3, "{tried} attempts, one after the other");
+    proxy.plan(Plan::Pass);
+    for answer in all().await {
+        answer.unwrap();
+    }
+}
+
+/// Waits for all of them.
+async fn futures_of<T: Send + 'static>(calls: Vec<eb_contract::BoxFuture<'static, T>>) -> Vec<T> {
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await);
+    }
+    answers
 }

@@ -12,6 +12,8 @@ mod crashing;
 mod cutting;
 mod deleting;
 mod groups;
+mod large;
+mod losing;
 mod opening;
 mod proxy;
 mod waiting;

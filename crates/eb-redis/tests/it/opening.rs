@@ -255,3 +255,21 @@ async fn scripts_that_the_server_has_forgotten_are_loaded_again() {
     publisher.publish(&topic, record("k", 2)).await.unwrap();
     assert_eq!(read_all(&bus.reader(), &topic, 0).await.len(), 2);
 }
+
+#[tokio::test]
+async fn a_server_that_hides_its_settings_is_refused_or_taken_as_weaker() {
+    let server = server(&[("rename-command", "CONFIG HIDDEN")]);
+    let e = refused(config(server.port())).await;
+    assert_eq!(*e.kind(), ErrorKind::InvalidInput, "{e}");
+    assert!(e.to_string().contains("CONFIG GET is refused"), "{e}");
+    use_all(RedisConfig { accept_weaker_ack: true, ..config(server.port()) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_the_server_does_not_have_is_a_wrong_address() {
+    let server = server(&[]);
+    let url = RedisUrl::parse(&format!("redis://127.0.0.1:{}/99", server.port())).unwrap();
+    let e = refused(RedisConfig::new(url)).await;
+    assert_eq!(*e.kind(), ErrorKind::InvalidInput, "{e}");
+    assert!(e.to_string().contains("name a database that the server has"), "{e}");
+}

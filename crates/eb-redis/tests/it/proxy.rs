@@ -1,6 +1,7 @@
 //! A proxy that cuts connections, keeps requests and forges answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use eb_contract::{EventBusAdmin, Topic};
 use eb_redis::{RedisBus, RedisConfig, Timeouts};
@@ -23,6 +24,8 @@ pub(crate) enum Plan {
     Hold,
     /// The next answer of the script that appends is made into another.
     Forge(fn(&str) -> String),
+    /// Connections are taken, and nothing goes over them, until there is another plan.
+    Deaf,
 }
 
 /// What became of the requests that were kept.
@@ -45,6 +48,8 @@ pub(crate) struct Proxy {
     cut: watch::Sender<u64>,
     /// How many connections there are.
     open: watch::Sender<usize>,
+    /// How many there have been.
+    taken: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -54,9 +59,12 @@ impl Proxy {
         let plan = Arc::new(Mutex::new(Plan::Pass));
         let (held, cut, open) =
             (watch::Sender::new(Held::None), watch::Sender::new(0), watch::Sender::new(0));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
         let shared = (plan.clone(), held.clone(), cut.clone(), open.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { continue };
                 let (plan, held, cut, open) = shared.clone();
                 open.send_modify(|n| *n += 1);
@@ -67,11 +75,16 @@ impl Proxy {
                 });
             }
         });
-        Self { port, plan, held, cut, open }
+        Self { port, plan, held, cut, open, taken }
     }
 
     pub(crate) fn plan(&self, plan: Plan) {
         *self.plan.lock() = plan;
+    }
+
+    /// How many connections were made.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
     }
 
     /// Cuts what is open, and comes back when all of it is closed.
@@ -97,6 +110,11 @@ async fn carry(
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    if matches!(*plan.lock(), Plan::Deaf) {
+        // The client gives up, or is cut off.
+        let _ = cut.changed().await;
+        return;
+    }
     loop {
         tokio::select! {
             _ = cut.changed() => return,
@@ -153,12 +171,20 @@ fn appended(answer: &[u8]) -> Option<&str> {
 
 /// A bus behind a proxy, and one that is not, over the same topic.
 pub(crate) async fn behind(timeouts: Timeouts) -> (Proxy, RedisBus, RedisBus, Topic) {
+    behind_as(1, |config| RedisConfig { timeouts, ..config }).await
+}
+
+/// The same with so many partitions, and a config of its own for the one behind the proxy.
+pub(crate) async fn behind_as(
+    partitions: u32,
+    change: impl FnOnce(RedisConfig) -> RedisConfig,
+) -> (Proxy, RedisBus, RedisBus, Topic) {
     let port = shared_port();
     let proxy = Proxy::before(port).await;
     let prefix = own_prefix();
     let direct = RedisBus::open(RedisConfig { prefix: prefix.clone(), ..config(port) }).await.unwrap();
-    let bus = RedisBus::open(RedisConfig { prefix, timeouts, ..config(proxy.port) }).await.unwrap();
+    let bus = RedisBus::open(change(RedisConfig { prefix, ..config(proxy.port) })).await.unwrap();
     let topic = topic("cut");
-    direct.admin().create_topic(&topic, 1).await.unwrap();
+    direct.admin().create_topic(&topic, partitions).await.unwrap();
     (proxy, bus, direct, topic)
 }
