@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use eb_contract::{BoxFuture, EventBusPublisher};
 use eb_file::FileBus;
@@ -27,12 +27,14 @@ async fn rollout(file: &FileBus) -> Result<RolloutBus> {
         reader: Arc::new(file.reader()),
         admin: Arc::new(file.admin()),
         publisher: factory(move || file.publisher()),
+        shows_within: Duration::ZERO,
     };
     let new = SideBus {
         name: "memory".to_owned(),
         reader: Arc::new(memory.reader()),
         admin: Arc::new(memory.admin()),
         publisher: factory(move || memory.publisher()),
+        shows_within: Duration::ZERO,
     };
     let parts = RolloutParts { old, new, registers: Arc::new(MemoryRegisterStore::new()) };
     Ok(RolloutBus::open(parts, RolloutConfig::default()).await?)
@@ -89,6 +91,7 @@ fn in_memory(records: u64, over_rollout: bool) -> Result<Sample> {
                 reader: Arc::new(bus.reader()),
                 admin: Arc::new(bus.admin()),
                 publisher: factory(move || of.publisher()),
+                shows_within: Duration::ZERO,
             }
         };
         let registers = Arc::new(MemoryRegisterStore::new());

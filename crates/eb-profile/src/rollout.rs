@@ -180,6 +180,7 @@ pub(crate) mod opened {
     //! Opening both buses and the register.
 
     use std::sync::Arc;
+    use std::time::Duration;
 
     use eb_contract::stores::RegisterStore;
     use eb_contract::{
@@ -266,6 +267,9 @@ pub(crate) mod opened {
     async fn side(which: &str, side: &RolloutSide, purpose: Purpose) -> Result<SideBus, OpenError> {
         // The same kind on both sides is told apart by which it is.
         let name = format!("{which} {}", side.kind.as_str());
+        // AWS names a second for what GetRecords may lag behind an ACK.
+        let shows_within =
+            if side.kind == BusKind::Kinesis { Duration::from_secs(1) } else { Duration::ZERO };
         let lazy = Arc::new(Lazy {
             side: side.clone(),
             purpose,
@@ -278,10 +282,15 @@ pub(crate) mod opened {
                 reader: opened.reader.clone(),
                 admin: opened.admin.clone(),
                 publisher: publisher(lazy.clone()),
+                shows_within,
             }),
-            Err(error) if error.is_retryable() => {
-                Ok(SideBus { name, reader: lazy.clone(), admin: lazy.clone(), publisher: publisher(lazy) })
-            }
+            Err(error) if error.is_retryable() => Ok(SideBus {
+                name,
+                reader: lazy.clone(),
+                admin: lazy.clone(),
+                publisher: publisher(lazy),
+                shows_within,
+            }),
             Err(error) => Err(error.into()),
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::config::RolloutConfig;
 use crate::control::Control;
 use crate::doc::Doc;
+use crate::outage::Outage;
 use crate::publisher::RolloutPublisher;
 use crate::reader::RolloutReader;
 use crate::shared::{Shared, SideHandles};
@@ -38,6 +39,9 @@ pub struct SideBus {
     pub admin: Arc<dyn EventBusAdmin>,
     /// Opens its writing side.
     pub publisher: PublisherFactory,
+    /// How long it may take until its reading side shows what it has ACKed: nothing for most, about a second for Kinesis. An epoch's
+    /// end is looked for only after that time, so leaving such a bus takes so much longer.
+    pub shows_within: Duration,
 }
 
 /// What a rollout is made of.
@@ -112,6 +116,8 @@ impl RolloutBus {
             reader: side.reader,
             admin: side.admin,
             slot: Slot::new(side.publisher),
+            shows_within: side.shows_within,
+            outage: Outage::default(),
         });
         let shared = Arc::new(Shared::new(config, capabilities, (state, mirror), sides, buses));
         shared.refresh().await?;
@@ -177,8 +183,11 @@ async fn renew(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
                 continue;
             }
         };
-        let orphaned =
-            Shared::grace(&lease) + lease.length() + shared.config.reach + patience(&shared, &lease.state);
+        let orphaned = Shared::grace(&lease)
+            + lease.length()
+            + shared.config.reach
+            + patience(&shared, &lease.state)
+            + switch::shown_after(&shared, &lease.state);
         if !lease.state.is_active() && Instant::now() >= lease.seen_at + orphaned {
             tracing::warn!("a switch that nobody finishes is finished here");
             if let Err(error) = switch::complete(&shared, &lease).await {

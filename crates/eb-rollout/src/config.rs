@@ -47,6 +47,8 @@ pub struct MirrorConfig {
     pub patience: Duration,
     /// How long what the mirror's bus has ACKed may take until it can be read there.
     pub visible_within: Duration,
+    /// How many records and keys a comparison of both logs remembers at a time, about 60 bytes each; more are compared in several passes.
+    pub compare_at_once: usize,
 }
 
 /// What rolls back on its own.
@@ -60,9 +62,13 @@ pub struct Triggers {
     pub unavailable_for: Option<Duration>,
     /// The new bus's 99th percentile of publish latency may be this many times the old one's; `None` for any.
     pub p99_ratio: Option<f64>,
-    /// Latencies are compared over windows of this length.
+    /// Up to here the new bus's 99th percentile is well, whatever the old one's is.
+    pub p99_floor: Duration,
+    /// So many windows in a row must be worse than that.
+    pub p99_windows: u32,
+    /// Latencies are compared over windows of this length at least.
     pub window: Duration,
-    /// With fewer samples in a window than this nothing is concluded from it.
+    /// A window goes on until it has so many samples.
     pub min_samples: u64,
 }
 
@@ -93,6 +99,7 @@ impl Default for MirrorConfig {
             idle: Duration::from_millis(50),
             patience: Duration::from_secs(15),
             visible_within: Duration::from_secs(10),
+            compare_at_once: 1 << 20,
         }
     }
 }
@@ -104,6 +111,8 @@ impl Default for Triggers {
             on_finding: true,
             unavailable_for: Some(Duration::from_secs(30)),
             p99_ratio: Some(5.0),
+            p99_floor: Duration::from_millis(20),
+            p99_windows: 2,
             window: Duration::from_secs(60),
             min_samples: 200,
         }
@@ -121,6 +130,9 @@ impl RolloutConfig {
         }
         if self.mirror.window == 0 {
             return Err(invalid("the mirror's window must hold a record".to_owned()));
+        }
+        if self.mirror.compare_at_once < 16 {
+            return Err(invalid("a comparison must remember 16 records at the least".to_owned()));
         }
         if self.triggers.p99_ratio.is_some_and(|ratio| ratio.is_nan() || ratio < 1.0) {
             return Err(invalid("the ratio of latencies must be at least 1".to_owned()));

@@ -13,7 +13,7 @@ use crate::error::within;
 use crate::guard::probe;
 use crate::mirror::{self, Comparison, MirrorState};
 use crate::shared::{Lease, Shared};
-use crate::state::{Phase, Side, State};
+use crate::state::{Phase, Side, Stage, State};
 use crate::switch;
 
 const OP: &str = "rollout";
@@ -100,7 +100,7 @@ impl Control {
     pub async fn advance(&self, reason: &str) -> Result<Status> {
         let shared = &self.shared;
         let lease = settled_down(shared).await?;
-        let from = lease.state.phase;
+        let (from, stage) = (lease.state.phase, Stage::of(&lease.state));
         let Some(to) = from.next() else {
             let what = "the new bus is the only one: this is the last phase";
             return Err(Error::new(ErrorKind::InvalidInput, OP, what));
@@ -113,24 +113,33 @@ impl Control {
             let what = format!("the step from {from} to {to} cannot be made: {}", missing.join("; "));
             return Err(Error::new(ErrorKind::InvalidInput, OP, what).with_retry(eb_contract::Retry::Later));
         }
-        go(shared, from, to, reason, false).await?;
+        go(shared, &stage, to, reason, false).await?;
         self.status().await
     }
 
-    /// Goes back to an earlier phase, baseline as a rule, whatever the new bus does. Takes about a lease's time. In that phase already, it changes
-    /// nothing.
+    /// Goes back to an earlier phase, baseline as a rule, whatever the new bus does. Takes about a lease's time, and less where it takes back
+    /// a step that is not done yet. In that phase already, it changes nothing.
     ///
     /// # Errors
     /// `InvalidInput` for a later phase; when the register cannot be written, or the old bus cannot take over.
     pub async fn rollback(&self, to: Phase, reason: &str) -> Result<Status> {
+        let shared = &self.shared;
         loop {
-            let lease = settled_down(&self.shared).await?;
-            let from = lease.state.phase;
-            if to > from {
-                let what = format!("the phase is {from}, and {to} comes after it");
-                return Err(Error::new(ErrorKind::InvalidInput, OP, what).advise("use advance"));
-            }
-            match roll_back(&self.shared, to, from, reason).await {
+            let now = shared.refresh().await?;
+            let step = match switch::call_off(shared, &now.state, to, reason).await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => {
+                    let lease = settled_down(shared).await?;
+                    let from = lease.state.phase;
+                    if to > from {
+                        let what = format!("the phase is {from}, and {to} comes after it");
+                        return Err(Error::new(ErrorKind::InvalidInput, OP, what).advise("use advance"));
+                    }
+                    roll_back(shared, to, &Stage::of(&lease.state), reason).await
+                }
+                Err(error) => Err(error),
+            };
+            match step {
                 // Somebody else's step came first: look again.
                 Err(error) if crate::doc::is_conflict(&error) => {}
                 other => {
@@ -167,20 +176,20 @@ async fn settled_down(shared: &Shared) -> Result<Arc<Lease>> {
 }
 
 /// Back from `from`, if that is still the phase.
-pub(crate) async fn roll_back(shared: &Shared, to: Phase, from: Phase, reason: &str) -> Result<()> {
-    if to == from {
+pub(crate) async fn roll_back(shared: &Shared, to: Phase, from: &Stage, reason: &str) -> Result<()> {
+    if to == from.phase {
         return Ok(());
     }
     metrics::counter!("eb_rollout_rollbacks_total").increment(1);
     go(shared, from, to, reason, true).await
 }
 
-async fn go(shared: &Shared, from: Phase, to: Phase, reason: &str, urgent: bool) -> Result<()> {
-    if from.primary() == to.primary() {
+/// Makes a step that was decided on when the rollout stood at `from`.
+async fn go(shared: &Shared, from: &Stage, to: Phase, reason: &str, urgent: bool) -> Result<()> {
+    if from.phase.primary() == to.primary() {
         return switch::change(shared, reason, |state| {
-            if state.phase != from || !state.is_active() {
-                let what = format!("the phase is {}, not {from}: somebody else has changed it", state.phase);
-                return Err(Error::new(ErrorKind::VersionConflict { current: state.epoch }, OP, what));
+            if Stage::of(state) != *from || !state.is_active() {
+                return Err(switch::overtaken(state, from));
             }
             let mut next = state.clone();
             (next.phase, next.since, next.reason) = (to, Timestamp::now(), reason.to_owned());
@@ -198,10 +207,14 @@ async fn go(shared: &Shared, from: Phase, to: Phase, reason: &str, urgent: bool)
     if !urgent {
         mirror::rested(shared, shared.config.drain).await;
     }
-    switch::complete(shared, &lease).await?;
+    let done = switch::complete(shared, &lease).await?;
+    if done.state.epoch == from.epoch || done.state.phase != to {
+        // Another process has called it off, or gone further.
+        return Err(switch::overtaken(&done.state, from));
+    }
     let took = began.elapsed();
     metrics::histogram!("eb_rollout_switch_seconds").record(took.as_secs_f64());
-    tracing::info!(%from, %to, ?took, reason, "the primary was switched");
+    tracing::info!(from = %from.phase, %to, ?took, reason, "the primary was switched");
     Ok(())
 }
 

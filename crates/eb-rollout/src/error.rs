@@ -53,10 +53,10 @@ pub(crate) fn unresolved(place: impl Display) -> Error {
 pub(crate) fn held(topic: &Topic) -> Error {
     unavailable(
         "publish",
-        "an earlier record of this key went to a bus that cannot be reached, and its outcome is unknown",
+        "an earlier record of this key went to the bus that was left, and what becomes of it is not decided yet",
     )
     .at(topic)
-    .advise("try again when that bus can be reached: then it is decided")
+    .advise("try again: it is decided when that bus has answered")
 }
 
 /// A segment whose end is pending was read to where its bus's log ends now.

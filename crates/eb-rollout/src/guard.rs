@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use crate::bus::settle_all;
 use crate::control::roll_back;
 use crate::error::within;
-use crate::latency::Summary;
+use crate::latency::{Summary, Verdict, Whose};
 use crate::mirror::MirrorState;
 use crate::shared::Shared;
-use crate::state::{Phase, Side, State};
+use crate::state::{Phase, Side, Stage, State};
 
 /// Watches until the process's last handle is gone.
 pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
@@ -38,7 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
             tracing::error!(%why, phase = %state.phase, "rolling back");
             metrics::counter!("eb_rollout_triggers_total").increment(1);
             let reason = format!("trigger: {why}");
-            if let Err(error) = roll_back(&shared, Phase::Baseline, state.phase, &reason).await {
+            if let Err(error) = roll_back(&shared, Phase::Baseline, &Stage::of(state), &reason).await {
                 tracing::error!(%error, "the rollback has failed; trying again");
             }
         }
@@ -56,19 +56,29 @@ fn show(state: &State) {
 #[derive(Default)]
 struct Watching {
     /// Of which epoch and run of the mirror the rest is.
-    of: (u64, u64),
+    of: Option<(u64, u64)>,
     /// Since when the new bus, as primary, has not been heard of.
     failing_since: Option<Instant>,
+    verdict: Verdict,
 }
 
 impl Watching {
     /// Why to roll back, if so.
     async fn look(&mut self, shared: &Shared, state: &State) -> Option<String> {
-        if self.of != (state.epoch, state.mirror_run) {
-            *self = Self { of: (state.epoch, state.mirror_run), ..Self::default() };
-        }
         let triggers = &shared.config.triggers;
-        let windows = shared.latencies.turn(triggers.window, triggers.min_samples);
+        shared.latencies.turn(triggers.window, triggers.min_samples);
+        if self.of != Some((state.epoch, state.mirror_run)) {
+            if self.of.is_some() {
+                shared.latencies.begin_anew(triggers.min_samples);
+            }
+            let standing = shared.latencies.last(Side::New, whose_new(state)).map(|(window, _)| window);
+            *self = Self {
+                of: Some((state.epoch, state.mirror_run)),
+                failing_since: None,
+                verdict: Verdict::anew(standing),
+            };
+            shared.side(Side::New).outage.is_over();
+        }
         if !state.phase.is_mirrored() {
             return None;
         }
@@ -96,12 +106,14 @@ impl Watching {
             }
         }
         let ratio = triggers.p99_ratio?;
-        let (of_new, of_old) = latencies(shared, state, windows?, mirror.as_ref());
-        let (new, old) = (of_new?, of_old?);
-        (new.p99 > old.p99.mul_f64(ratio)).then(|| {
+        let (new, old) = latencies(shared, state, mirror.as_ref());
+        let (new, old) = (new?, old?);
+        let (floor, windows) = (triggers.p99_floor, triggers.p99_windows);
+        self.verdict.judge(new, old, ratio, floor, windows).then(|| {
+            let (_, new) = new;
             format!(
-                "publishing to the new bus takes {:?} (p99 of {}), more than {ratio} times the old bus's {:?} (of {})",
-                new.p99, new.samples, old.p99, old.samples
+                "publishing to the new bus takes {:?} (p99 of {}), more than {ratio} times the old bus's {:?} (of {}), in {windows} windows of at least {:?} in a row",
+                new.p99, new.samples, old.p99, old.samples, triggers.window
             )
         })
     }
@@ -117,7 +129,11 @@ impl Watching {
                 self.failing_since.get_or_insert(now);
             }
         }
-        self.failing_since.map_or(Duration::ZERO, |since| Instant::now().saturating_duration_since(since))
+        let unheard = self
+            .failing_since
+            .map_or(Duration::ZERO, |since| Instant::now().saturating_duration_since(since));
+        // One that answers and takes nothing is as unavailable.
+        unheard.max(shared.side(Side::New).outage.lasted())
     }
 }
 
@@ -132,19 +148,25 @@ pub(crate) async fn probe(shared: &Shared, side: Side, topic: &Topic) -> eb_cont
     }
 }
 
-/// The windows to compare: of the new bus and of the old.
+/// Whose calls to the new bus are looked at.
+fn whose_new(state: &State) -> Whose {
+    if state.phase.primary() == Side::New { Whose::Callers } else { Whose::Mirror }
+}
+
+/// The windows to compare, of the new bus and of the old; see [`crate::latency`].
 fn latencies(
     shared: &Shared,
     state: &State,
-    windows: [Option<Summary>; 2],
     mirror: Option<&MirrorState>,
-) -> (Option<Summary>, Option<Summary>) {
-    let enough = shared.config.triggers.min_samples;
-    let of_mirror = mirror.and_then(MirrorState::latency).filter(|s| s.samples >= enough.max(1));
+) -> (Option<(u64, Summary)>, Option<Summary>) {
+    let own = |side, whose| shared.latencies.last(side, whose);
+    let of_mirror = || mirror.and_then(MirrorState::latency);
+    let of_old = own(Side::Old, Whose::Callers).map(|(_, summary)| summary);
     match state.phase.primary() {
-        // The mirror is the new bus; its worker may be another process.
-        Side::Old => (windows[1].or(of_mirror), windows[0]),
-        // What the old bus took when it was primary, as seen from here, else what its mirroring takes.
-        Side::New => (windows[1], shared.latencies.last(Side::Old).or(of_mirror)),
+        // The mirror's worker may be another process.
+        Side::Old => (own(Side::New, Whose::Mirror).or_else(of_mirror), of_old),
+        Side::New => {
+            (own(Side::New, Whose::Callers), of_old.or_else(|| of_mirror().map(|(_, summary)| summary)))
+        }
     }
 }

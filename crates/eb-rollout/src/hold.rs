@@ -1,4 +1,11 @@
-//! Keys that may not be sent to another bus yet: they have a record on a bus that was left, whose outcome is not decided.
+//! Keys that may not be sent to another bus yet: they have a record on a bus that was left, which is still under way, or whose outcome is
+//! not decided.
+//!
+//! | the record on the bus that was left | its key waits |
+//! |---|---|
+//! | under way: its call has not ended | until the call ends: it might land when that bus is primary again, behind what came after it |
+//! | of unknown outcome, the epoch's end pending | until the end is settled: then it is part of the log, or never will be |
+//! | of unknown outcome, the end settled | not: whoever was told so reads the log first |
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -40,10 +47,16 @@ impl Undecided {
         &self.in_flight[key as usize % COUNTERS]
     }
 
-    fn holds(&self, key: u64) -> bool {
+    fn is_under_way(&self, key: u64) -> bool {
         self.counter(key).load(Ordering::Acquire) > 0
-            || self.overflown.load(Ordering::Relaxed)
-            || self.unknown.lock().contains(&key)
+    }
+
+    fn is_undecided(&self, key: u64) -> bool {
+        self.overflown.load(Ordering::Relaxed) || self.unknown.lock().contains(&key)
+    }
+
+    fn is_any_under_way(&self) -> bool {
+        self.in_flight.iter().any(|n| n.load(Ordering::Acquire) > 0)
     }
 
     fn is_unknown(&self, key: u64) {
@@ -107,7 +120,8 @@ impl Holds {
             let chain = state.topics.get(topic);
             chain.is_some_and(|c| c.iter().any(|s| s.epoch == epoch && s.end == EndState::Pending))
         };
-        self.left.lock().iter().any(|left| pending(left.epoch) && left.holds(key))
+        let left = self.left.lock();
+        left.iter().any(|left| left.is_under_way(key) || (pending(left.epoch) && left.is_undecided(key)))
     }
 
     /// Forgets what is decided.
@@ -118,7 +132,7 @@ impl Holds {
         let mut left = self.left.lock();
         let pending =
             |epoch| state.topics.values().flatten().any(|s| s.epoch == epoch && s.end == EndState::Pending);
-        left.retain(|l| pending(l.epoch));
+        left.retain(|l| pending(l.epoch) || l.is_any_under_way());
         self.any.store(!left.is_empty(), Ordering::Release);
     }
 }

@@ -127,6 +127,7 @@ mod guard;
 mod hold;
 mod latency;
 mod mirror;
+mod outage;
 mod publisher;
 mod reader;
 mod resolve;

@@ -27,6 +27,7 @@ use self::line::Line;
 use crate::bus::Running;
 use crate::error::{closed, held, no_topic};
 use crate::hold::{Holds, InFlight, Undecided, key_hash};
+use crate::latency::Whose;
 use crate::resolve::resolve;
 use crate::shared::{Lease, Shared};
 use crate::state::{MOST, Side};
@@ -159,10 +160,20 @@ fn send_one(
         match answer {
             Ok(at) => {
                 in_flight.decided();
-                shared.latencies.record(door.side, now.saturating_duration_since(started));
+                shared.latencies.record(door.side, Whose::Callers, now.saturating_duration_since(started));
+                shared.side(door.side).outage.is_over();
                 released(&shared, &door, base, at, now).await
             }
-            Err(error) => Err(failed(&shared, &door, error, in_flight)),
+            Err(error) => {
+                if error.effect() == Effect::Unknown {
+                    shared.latencies.record(
+                        door.side,
+                        Whose::Callers,
+                        now.saturating_duration_since(started),
+                    );
+                }
+                Err(failed(&shared, &door, error, in_flight))
+            }
         }
     })
 }
@@ -178,6 +189,7 @@ async fn released(shared: &Shared, door: &Door, base: u32, mut at: EbRef, now: I
 
 /// The primary's error as the rollout gives it.
 fn failed(shared: &Shared, door: &Door, error: Error, in_flight: InFlight) -> Error {
+    shared.side(door.side).outage.failed(&error);
     if error.effect() == Effect::Unknown {
         // Dropped undecided.
         drop(in_flight);
@@ -234,7 +246,12 @@ fn send_all(
     Box::pin(async move {
         let of_bus = publishing.await;
         let now = Instant::now();
-        shared.latencies.record(door.side, now.saturating_duration_since(started));
+        if of_bus
+            .iter()
+            .any(|answer| answer.as_ref().map_or_else(|e| e.effect() == Effect::Unknown, |_| true))
+        {
+            shared.latencies.record(door.side, Whose::Callers, now.saturating_duration_since(started));
+        }
         let mut of_bus = of_bus.into_iter().zip(in_flight);
         let mut all = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -243,6 +260,7 @@ fn send_all(
                 None => match of_bus.next() {
                     Some((Ok(at), in_flight)) => {
                         in_flight.decided();
+                        shared.side(door.side).outage.is_over();
                         released(&shared, &door, base, at, now).await
                     }
                     Some((Err(error), in_flight)) => Err(failed(&shared, &door, error, in_flight)),

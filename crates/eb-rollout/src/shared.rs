@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use eb_contract::{Capabilities, EventBusAdmin, EventBusReader, Result};
+use eb_contract::{Capabilities, Error, ErrorKind, EventBusAdmin, EventBusReader, Result};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 
@@ -13,6 +13,7 @@ use crate::doc::Doc;
 use crate::error::{no_lease, within};
 use crate::latency::Latencies;
 use crate::mirror::MirrorState;
+use crate::outage::Outage;
 use crate::slot::Slot;
 use crate::state::{Side, State};
 
@@ -33,12 +34,18 @@ pub(crate) struct Shared {
     base: Instant,
     /// Wakes the task that renews the lease.
     pub(crate) renew: Notify,
+    /// Why the lease could not be renewed last, while it cannot.
+    trouble: parking_lot::Mutex<Option<Error>>,
 }
 
 pub(crate) struct SideHandles {
     pub(crate) reader: Arc<dyn EventBusReader>,
     pub(crate) admin: Arc<dyn EventBusAdmin>,
     pub(crate) slot: Slot,
+    /// How long it may take until the reader shows what the bus has ACKed.
+    pub(crate) shows_within: Duration,
+    /// Of publishes through this process's handles.
+    pub(crate) outage: Outage,
 }
 
 /// What the register said, and until when it holds.
@@ -98,6 +105,7 @@ impl Shared {
             asked: Mutex::new(None),
             base,
             renew: Notify::new(),
+            trouble: parking_lot::Mutex::default(),
         }
     }
 
@@ -134,14 +142,42 @@ impl Shared {
             return Ok(self.lease());
         }
         let started = Instant::now();
-        let loaded = within("read rollout state", REGISTER_PATIENCE, self.state.load()).await;
-        let loaded = loaded.map_err(|e| no_lease("read rollout state").with_source(e))?;
-        let lease = match loaded {
+        let loaded = within("read rollout state", REGISTER_PATIENCE, self.load()).await;
+        let loaded = loaded.map_err(|e| match e.kind() {
+            ErrorKind::FactsMissing => e,
+            _ => no_lease("read rollout state").with_source(e),
+        });
+        *self.trouble.lock() = loaded.as_ref().err().cloned();
+        let lease = match loaded? {
             Some((version, state)) => self.install(version, &state, started)?,
             None => self.lease(),
         };
         *asked = Some(started);
         Ok(lease)
+    }
+
+    /// What stands in the register.
+    ///
+    /// # Errors
+    /// `FactsMissing` where that is older than what this process has seen there: nobody may go on as if it had not happened.
+    pub(crate) async fn load(&self) -> Result<Option<(u64, State)>> {
+        let known = self.lease().version;
+        let stands = self.state.load().await?;
+        let now = stands.as_ref().map_or(0, |(version, _)| *version);
+        if now >= known {
+            return Ok(stands);
+        }
+        let what = format!(
+            "version {now} stands, and version {known} has stood before: the register was lost, or restored from an older copy"
+        );
+        Err(Error::new(ErrorKind::FactsMissing, "read rollout state", what)
+            .at(self.state.name())
+            .advise("stop what was started since and put the newest copy back; without it the chain of epochs is lost"))
+    }
+
+    /// Why the lease could not be renewed last, while it cannot.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.trouble.lock().clone()
     }
 
     pub(crate) async fn refresh(&self) -> Result<Arc<Lease>> {
@@ -200,7 +236,7 @@ impl Shared {
             self.buses[0],
             self.buses[1]
         );
-        Err(eb_contract::Error::new(eb_contract::ErrorKind::InvalidInput, "open rollout", what)
+        Err(Error::new(ErrorKind::InvalidInput, "open rollout", what)
             .advise("give each rollout a register, or a store, of its own"))
     }
 

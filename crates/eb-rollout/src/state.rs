@@ -250,6 +250,20 @@ impl TryFrom<OffsetWire> for LastOffset {
     }
 }
 
+/// Where a rollout stood when something was decided: whoever decides on it does so only while it still stands there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stage {
+    pub(crate) phase: Phase,
+    pub(crate) epoch: u64,
+    pub(crate) mirror_run: u64,
+}
+
+impl Stage {
+    pub(crate) fn of(state: &State) -> Self {
+        Self { phase: state.phase, epoch: state.epoch, mirror_run: state.mirror_run }
+    }
+}
+
 const FORMAT: u32 = 1;
 
 /// The most segments of a topic, and the most partitions of a topic on a bus.

@@ -11,7 +11,7 @@ use crate::chain::{check_incarnation, members};
 use crate::doc::is_conflict;
 use crate::error::within;
 use crate::shared::{Lease, Shared};
-use crate::state::{EndState, LastOffset, Part, Phase, Segment, Side, State, Switching};
+use crate::state::{EndState, LastOffset, Part, Phase, Segment, Side, Stage, State, Switching};
 
 const OP: &str = "switch";
 
@@ -27,7 +27,7 @@ pub(crate) async fn change(
 ) -> Result<std::sync::Arc<Lease>> {
     for _ in 0..TRIES {
         let asked = Instant::now();
-        let (version, state) = match shared.state.load().await? {
+        let (version, state) = match shared.load().await? {
             Some(stands) => stands,
             None => {
                 let lease_ms = u64::try_from(shared.config.lease.as_millis()).unwrap_or(u64::MAX);
@@ -45,11 +45,23 @@ pub(crate) async fn change(
     Err(crate::error::unavailable(OP, "others keep changing the rollout's state").advise("try again"))
 }
 
-/// Begins a switch to a phase with the other primary.
+/// That the state is not what was decided upon.
+pub(crate) fn overtaken(state: &State, decided_on: &Stage) -> Error {
+    let Stage { phase, epoch, mirror_run } = decided_on;
+    let now = Stage::of(state);
+    let what = format!(
+        "somebody else was first: the phase is {} (epoch {}, mirror {}), and was {phase} (epoch {epoch}, mirror {mirror_run}) when this was decided; last change: {}",
+        now.phase, now.epoch, now.mirror_run, state.reason
+    );
+    Error::new(ErrorKind::VersionConflict { current: state.epoch }, OP, what)
+        .advise("look again and decide anew")
+}
+
+/// Begins a switch to a phase with the other primary, if the rollout still stands where that was decided.
 pub(crate) async fn begin(
     shared: &Shared,
     to: Phase,
-    from: Phase,
+    from: &Stage,
     reason: &str,
     urgent: bool,
 ) -> Result<std::sync::Arc<Lease>> {
@@ -58,9 +70,8 @@ pub(crate) async fn begin(
             let what = format!("a switch to {} is under way: {}", switching.to, switching.reason);
             return Err(Error::new(ErrorKind::Locked { holder: switching.by.clone() }, OP, what));
         }
-        if state.phase != from {
-            let what = format!("the phase is {}, not {from}: somebody else has changed it", state.phase);
-            return Err(Error::new(ErrorKind::VersionConflict { current: state.epoch }, OP, what));
+        if Stage::of(state) != *from {
+            return Err(overtaken(state, from));
         }
         let mut next = state.clone();
         next.switching = Some(Switching {
@@ -75,13 +86,45 @@ pub(crate) async fn begin(
     .await
 }
 
+/// Takes a planned switch back before it is made: the bus that it leaves takes records again at once, in the same epoch. Whoever makes the
+/// switch finds the register changed. `None` where there is no such switch.
+pub(crate) async fn call_off(
+    shared: &Shared,
+    seen: &State,
+    to: Phase,
+    reason: &str,
+) -> Result<Option<std::sync::Arc<Lease>>> {
+    let planned = |state: &State| state.switching.as_ref().is_some_and(|s| !s.urgent);
+    if !planned(seen) || seen.primary() != to.primary() || to > seen.phase {
+        return Ok(None);
+    }
+    let lease = change(shared, reason, |state| {
+        if Stage::of(state) != Stage::of(seen) || !planned(state) {
+            return Err(overtaken(state, &Stage::of(seen)));
+        }
+        let mut next = state.clone();
+        next.switching = None;
+        (next.phase, next.since, next.reason) = (to, Timestamp::now(), reason.to_owned());
+        Ok(Some(next))
+    })
+    .await?;
+    Ok(Some(lease))
+}
+
+/// How long the buses of a switch may take to show all that they have ACKed, where it waits for that.
+pub(crate) fn shown_after(shared: &Shared, state: &State) -> Duration {
+    let planned = state.switching.as_ref().filter(|s| !s.urgent);
+    let of_both = [Side::Old, Side::New].map(|side| shared.side(side).shows_within);
+    planned.map_or(Duration::ZERO, |_| of_both[0].max(of_both[1]))
+}
+
 /// Finishes the switch that `seen` shows, or calls it off. Whoever else finishes it first is as good.
 ///
 /// # Errors
 /// Why it was called off; the former primary is active again then. When the register does not answer: it is still under way.
 pub(crate) async fn complete(shared: &Shared, seen: &Lease) -> Result<std::sync::Arc<Lease>> {
     let Some(switching) = seen.state.switching.clone() else { return shared.refresh().await };
-    sleep_until(seen.seen_at + Shared::grace(seen)).await;
+    sleep_until(seen.seen_at + Shared::grace(seen) + shown_after(shared, &seen.state)).await;
     let plan = plan(shared, &seen.state, &switching).await;
     let asked = Instant::now();
     let (next, failed) = match plan {
@@ -118,7 +161,12 @@ async fn plan(shared: &Shared, state: &State, switching: &Switching) -> Result<S
     let (from, to) = (state.primary(), switching.to.primary());
     let patience = if switching.urgent { shared.config.reach } else { shared.config.drain };
     let topics = topics(shared, state, from).await?;
+    let shows_at_once = shared.side(from).shows_within.is_zero();
     let ends = topics.iter().map(|(topic, chain)| async move {
+        if let Some(open) = chain.last().filter(|s| s.end == EndState::Open && switching.urgent && !shows_at_once) {
+            // What it has ACKed it may not show yet, and a rollback does not wait for that.
+            return Ok(Some(Segment { end: EndState::Pending, ..open.clone() }));
+        }
         let ended = within(OP, patience, end_of(shared, topic, chain.last())).await;
         match ended {
             Ok(segment) => Ok(segment),
@@ -252,6 +300,10 @@ pub(crate) async fn settle_topic(shared: &Shared, topic: &Topic) -> Result<()> {
     for _ in 0..TRIES {
         let Some(chain) = state.topics.get(topic) else { return Ok(()) };
         let Some(at) = chain.iter().position(|s| s.end == EndState::Pending) else { return Ok(()) };
+        // Nobody has written to it since before it was pending; what it has ACKed until then it must show.
+        if let Some(shows_within) = chain.get(at).map(|s| shared.side(s.side).shows_within) {
+            tokio::time::sleep(shows_within).await;
+        }
         let patience = shared.config.drain.max(Duration::from_secs(1));
         let Some(settled) = within(OP, patience, end_of(shared, topic, chain.get(at))).await? else {
             return Ok(());

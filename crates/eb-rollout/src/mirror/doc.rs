@@ -53,6 +53,9 @@ pub struct MirrorState {
     pub p99_us: Option<u64>,
     /// Of how many publishes that is.
     pub samples: u64,
+    /// The how manieth window of its worker's that is.
+    #[serde(default)]
+    pub window: u64,
     /// Who stored it, and which of their changes it is.
     pub stamp: String,
 }
@@ -129,6 +132,7 @@ impl MirrorState {
             lag_ms: 0,
             p99_us: None,
             samples: 0,
+            window: 0,
             stamp: String::new(),
         }
     }
@@ -139,8 +143,9 @@ impl MirrorState {
     }
 
     /// How long the mirror's publishes take.
-    pub(crate) fn latency(&self) -> Option<Summary> {
-        Some(Summary { samples: self.samples, p99: Duration::from_micros(self.p99_us?) })
+    pub(crate) fn latency(&self) -> Option<(u64, Summary)> {
+        let p99 = Duration::from_micros(self.p99_us?);
+        Some((self.window, Summary { samples: self.samples, p99 }))
     }
 
     pub(super) fn found(&mut self, finding: Finding) {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::doc::is_conflict;
 use crate::error::within;
+use crate::latency::Whose;
 use crate::mirror::doc::{Finding, FindingKind, MirrorState, TopicMirror};
 use crate::mirror::follow::{Follower, Id, chain_reader, heads_on, open_heads, segment_of, topics};
 use crate::shared::{Lease, Shared};
@@ -125,6 +126,8 @@ struct TopicWork {
     target: Follower,
     /// Records found in the mirror's log that are not matched yet, by key, in order.
     there: HashMap<u64, VecDeque<(Id, u32, Offset)>>,
+    /// Records found in the mirror's log that are not due there, and not explained yet.
+    odd: Vec<(Id, u32, Offset)>,
     /// When the mirror's log was read last.
     looked: Instant,
 }
@@ -252,9 +255,10 @@ impl Worker {
     }
 
     fn measure(&mut self) {
-        if let Some(summary) = self.shared.latencies.last(self.target()) {
+        if let Some((window, summary)) = self.shared.latencies.last(self.target(), Whose::Mirror) {
             self.mirror.p99_us = u64::try_from(summary.p99.as_micros()).ok();
             self.mirror.samples = summary.samples;
+            self.mirror.window = window;
         }
         #[allow(clippy::cast_precision_loss, reason = "a gauge")]
         metrics::gauge!("eb_rollout_mirror_lag_seconds").set(self.mirror.lag_ms as f64 / 1000.0);
@@ -328,7 +332,8 @@ impl Worker {
         let source = Follower::open(chain_reader(&self.shared), topic, Some(segment), of.source).await?;
         // What a former worker, or a window that failed, has copied beyond the stored cuts.
         let found = target.read(4 * self.shared.config.mirror.window).await?;
-        let mut work = TopicWork { source, target, there: HashMap::new(), looked: Instant::now() };
+        let (there, odd) = (HashMap::new(), Vec::new());
+        let mut work = TopicWork { source, target, there, odd, looked: Instant::now() };
         work.keep(&found);
         Ok(work)
     }
@@ -355,18 +360,14 @@ impl Worker {
         let mut due = Vec::with_capacity(count);
         for record in records {
             let id = Id::of(&record);
-            if !self.is_there(topic, work, of, id).await? {
+            if !work.is_there(id) {
                 let record = PublishRecord::new(record.partition_key, record.envelope);
                 due.push((id, record));
             }
         }
         if count < window {
             // The primary's log holds nothing more: what is left in the mirror's is explained, or wrong.
-            for (_, extra) in std::mem::take(&mut work.there) {
-                for (id, partition, offset) in extra {
-                    self.explain(topic, of, &work.source.cuts, id, partition, &offset).await?;
-                }
-            }
+            work.odd.extend(std::mem::take(&mut work.there).into_values().flatten());
         }
         let missing = self.copy(publisher, topic, work, of, due).await?;
         let again = missing.len() as u64;
@@ -383,6 +384,7 @@ impl Worker {
             }
             self.mirror.repaired += again;
         }
+        self.explain(topic, of, work).await?;
         of.records += count as u64;
         of.source.clone_from(&work.source.cuts);
         of.mirror.clone_from(&work.target.cuts);
@@ -390,80 +392,89 @@ impl Worker {
         Ok(count)
     }
 
-    /// Whether a record is in the mirror's log already; what lies before it there is explained.
-    async fn is_there(
-        &mut self,
-        topic: &Topic,
-        work: &mut TopicWork,
-        of: &TopicMirror,
-        id: Id,
-    ) -> Result<bool> {
-        let Some(found) = work.there.get_mut(&id.key) else { return Ok(false) };
-        let Some(at) = found.iter().position(|(there, ..)| *there == id) else { return Ok(false) };
-        let before: Vec<_> = found.drain(..=at).take(at).collect();
-        if found.is_empty() {
-            work.there.remove(&id.key);
+    /// What lies in the mirror's log and is not due there: late copies of what came before, or findings. All of them are looked for at once: the
+    /// primary's log may be long.
+    async fn explain(&mut self, topic: &Topic, of: &TopicMirror, work: &mut TopicWork) -> Result<()> {
+        if work.odd.is_empty() {
+            return Ok(());
         }
-        for (id, partition, offset) in before {
-            self.explain(topic, of, &work.source.cuts, id, partition, &offset).await?;
-        }
-        Ok(true)
-    }
-
-    /// A record in the mirror's log that is not due there: a late copy of one that came before, or a finding.
-    async fn explain(
-        &mut self,
-        topic: &Topic,
-        of: &TopicMirror,
-        cuts: &BTreeMap<u32, Cut>,
-        id: Id,
-        partition: u32,
-        offset: &Offset,
-    ) -> Result<()> {
-        if in_source(&self.shared, topic, of, cuts, id).await? {
-            self.mirror.duplicates += 1;
-        } else {
+        let mut nobodys: HashSet<Id> = work.odd.iter().map(|(id, ..)| *id).collect();
+        in_source(&self.shared, topic, of, &work.source.cuts, &mut nobodys).await?;
+        for (id, partition, offset) in work.odd.drain(..) {
+            if !nobodys.contains(&id) {
+                self.mirror.duplicates += 1;
+                continue;
+            }
             let offset = offset.to_string();
-            self.mirror.found(Finding {
-                topic: topic.clone(),
-                partition,
-                offset,
-                kind: FindingKind::Differing,
-            });
+            let finding = Finding { topic: topic.clone(), partition, offset, kind: FindingKind::Differing };
+            self.mirror.found(finding);
         }
         Ok(())
     }
 }
 
-/// Whether the primary's log holds the record, from where mirroring began to where it has come.
+impl TopicWork {
+    /// Whether a record is in the mirror's log already; what lies before it there is odd.
+    fn is_there(&mut self, id: Id) -> bool {
+        let Some(found) = self.there.get_mut(&id.key) else { return false };
+        let Some(at) = found.iter().position(|(there, ..)| *there == id) else { return false };
+        self.odd.extend(found.drain(..=at).take(at));
+        if found.is_empty() {
+            self.there.remove(&id.key);
+        }
+        true
+    }
+}
+
+/// Takes away the records that the primary's log holds: looked for from where mirroring began to where it has come, and what is not there, in
+/// the whole chain before; a copy of an earlier run, or a record of an earlier epoch, may land late.
 async fn in_source(
     shared: &Arc<Shared>,
     topic: &Topic,
     of: &TopicMirror,
     cuts: &BTreeMap<u32, Cut>,
-    id: Id,
-) -> Result<bool> {
+    wanted: &mut HashSet<Id>,
+) -> Result<()> {
     let reader: Arc<dyn EventBusReader> = chain_reader(shared);
-    let mut looked = HashSet::new();
     for (partition, to) in cuts {
         let from = of.source_start.get(partition).copied().unwrap_or(Cut::Begin);
-        if !looked.insert(*partition) || from.compare(to).is_some_and(std::cmp::Ordering::is_ge) {
-            continue;
-        }
-        let mut cursor = reader.cursor(topic, PartitionId(*partition), StartAt::Cut(from)).await?;
-        loop {
-            let batch = within(OP, Duration::from_secs(30), cursor.next(ReadLimit::default())).await?;
-            let is_it = |r: &Record| to.is_before(&r.eb_ref.offset) == Some(false) && Id::of(r) == id;
-            if batch.records.iter().any(is_it) {
-                return Ok(true);
-            }
-            if batch.state != ReadState::More || batch.next.compare(to).is_some_and(std::cmp::Ordering::is_ge)
-            {
-                break;
+        look_through(&*reader, topic, *partition, StartAt::Cut(from), Some(to), wanted).await?;
+    }
+    if !wanted.is_empty() {
+        for partition in reader.partitions(topic).await?.partitions {
+            let id = partition.id.0;
+            let to = cuts.get(&id);
+            if to.is_some() || partition.closed {
+                look_through(&*reader, topic, id, StartAt::Earliest, to, wanted).await?;
             }
         }
     }
-    Ok(false)
+    Ok(())
+}
+
+/// Takes away what a stretch of a partition holds.
+async fn look_through(
+    reader: &dyn EventBusReader,
+    topic: &Topic,
+    partition: u32,
+    from: StartAt,
+    to: Option<&Cut>,
+    wanted: &mut HashSet<Id>,
+) -> Result<()> {
+    let mut cursor = reader.cursor(topic, PartitionId(partition), from).await?;
+    let past = |cut: &Cut| to.is_some_and(|to| cut.compare(to).is_some_and(std::cmp::Ordering::is_ge));
+    while !wanted.is_empty() && !past(&cursor.position()) {
+        let batch = within(OP, Duration::from_secs(30), cursor.next(ReadLimit::default())).await?;
+        for record in &batch.records {
+            if to.is_none_or(|to| to.is_before(&record.eb_ref.offset) == Some(false)) {
+                wanted.remove(&Id::of(record));
+            }
+        }
+        if batch.state != ReadState::More {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn millis(d: Duration) -> u64 {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use eb_contract::Result;
+use eb_contract::Error;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::line::{expire, let_in};
@@ -22,10 +23,14 @@ pub(super) async fn keep_door(core: Arc<Core>) {
     loop {
         let lease = changes.borrow_and_update().clone();
         core.holds.forget_settled(&lease.state);
-        if let Err(error) = renew_door(&core, &lease).await {
-            tracing::warn!(%error, "the primary's publisher could not be opened; trying again");
-            core.line.lock().why = Some(error);
-            again = Some(Instant::now() + OPEN_AGAIN);
+        match renew_door(&core, &lease, &mut changes).await {
+            Ok(()) => {}
+            Err(NoDoor::Failed(error)) => {
+                tracing::warn!(%error, "the primary's publisher could not be opened; trying again");
+                core.line.lock().why = Some(error);
+                again = Some(Instant::now() + OPEN_AGAIN);
+            }
+            Err(NoDoor::Changed) => continue,
         }
         let door = core.door.read().clone();
         if let Some(door) = door {
@@ -52,8 +57,20 @@ pub(super) async fn keep_door(core: Arc<Core>) {
     core.done.send_replace(Some(closed));
 }
 
-/// Sees to it that the door belongs to what the register says.
-async fn renew_door(core: &Arc<Core>, lease: &Arc<Lease>) -> Result<()> {
+/// Why there is no door.
+enum NoDoor {
+    Failed(Error),
+    /// The register says something else now: what was being opened is of no use any more.
+    Changed,
+}
+
+/// Sees to it that the door belongs to what the register says. A bus that takes long to be opened holds up neither a switch away from it nor
+/// the answers to those who have waited long enough.
+async fn renew_door(
+    core: &Arc<Core>,
+    lease: &Arc<Lease>,
+    changes: &mut watch::Receiver<Arc<Lease>>,
+) -> Result<(), NoDoor> {
     let door = core.door.read().clone();
     if let Some(door) = door {
         if door.lease.version == lease.version {
@@ -86,7 +103,26 @@ async fn renew_door(core: &Arc<Core>, lease: &Arc<Lease>) -> Result<()> {
         return Ok(());
     }
     let side = lease.state.primary();
-    let publisher = core.shared.side(side).slot.acquire().await?;
+    let mut opening = std::pin::pin!(core.shared.side(side).slot.acquire());
+    let publisher = loop {
+        let oldest = expire(core);
+        let expires = oldest.map(|since| since + core.shared.config.max_wait);
+        tokio::select! {
+            opened = &mut opening => break opened.map_err(NoDoor::Failed)?,
+            changed = changes.changed() => {
+                if changed.is_err() || changes.borrow().version != lease.version {
+                    return Err(NoDoor::Changed);
+                }
+                changes.mark_unchanged();
+            }
+            () = core.wake.notified() => {
+                if oldest.is_none() && core.closed.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+            }
+            () = tokio::time::sleep_until(expires.unwrap_or_else(Instant::now)), if expires.is_some() => {}
+        }
+    };
     let undecided = Undecided::new(lease.state.epoch);
     *core.door.write() = Some(Arc::new(Door { lease: lease.clone(), side, publisher, undecided }));
     Ok(())

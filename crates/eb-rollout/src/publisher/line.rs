@@ -126,7 +126,7 @@ pub(super) fn expire(core: &Core) -> Option<Instant> {
         if now.saturating_duration_since(first.since) < core.shared.config.max_wait {
             return Some(first.since);
         }
-        let why = line.why.clone();
+        let why = line.why.clone().or_else(|| core.shared.trouble());
         if let Some(call) = line.take(core) {
             let error = waited(&call.topic);
             call.refuse(&match why {

@@ -21,7 +21,7 @@ pub(crate) fn file_side(root: &std::path::Path) -> SideBus {
             Box::pin(async move { Ok(publisher) })
         });
     let (reader, admin) = (Arc::new(bus.reader()), Arc::new(bus.admin()));
-    SideBus { name: "file".to_owned(), reader, admin, publisher }
+    SideBus { name: "file".to_owned(), reader, admin, publisher, shows_within: Duration::ZERO }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,9 +7,12 @@ mod bent;
 mod conformance;
 mod files;
 mod mirroring;
+mod operators;
+mod overtaking;
 #[cfg(unix)]
 mod process;
 mod random;
+mod registers;
 mod support;
 mod switching;
 mod triggers;

@@ -241,3 +241,68 @@ async fn a_mirror_follows_resharding_on_both_buses() {
     publish(&publisher, "k0", 120).await;
     assert_eq!(crate::support::read_chain(&bus.reader(), &topic()).await.len(), 121);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_remembers_little_whatever_the_keys_and_copies_are() {
+    let (world, bend) = (World::plain(), Arc::new(Bend::default()));
+    let mut parts: RolloutParts = world.parts();
+    parts.new.publisher = bent(&world.new, &bend);
+    let mut config = quick();
+    config.mirror.compare_at_once = 64;
+    let bus = RolloutBus::open(parts, config).await.unwrap();
+    make_topic(&bus, 2).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    // One key has more records than are remembered at once; and there are more keys than that.
+    for n in 0..300 {
+        publish(&publisher, "hot", n).await;
+        publish(&publisher, &format!("k{}", n % 150), n).await;
+    }
+    mirrored(&bus, 600).await;
+    let both = compared(&bus).await;
+    assert_eq!((both.source_records, both.mirror_records, both.keys), (600, 600, 151), "{both}");
+    assert!(both.is_equal() && both.out_of_order == 0 && both.digests[0] == both.digests[1], "{both:?}");
+
+    // Late copies, of the hot key too, are no part of the order.
+    let mirror = world.new.publisher();
+    for n in [7, 250, 7] {
+        mirror.publish(&topic(), event("hot", n)).await.unwrap();
+    }
+    publish(&publisher, "hot", 300).await;
+    mirrored(&bus, 601).await;
+    let both = compared(&bus).await;
+    assert_eq!((both.mirror_records, both.duplicates, both.out_of_order), (604, 3, 0), "{both:?}");
+    assert!(both.is_equal() && both.digests[0] == both.digests[1], "{both:?}");
+
+    // What was swallowed and copied again lies behind what came after it: another order, and said.
+    bend.swallow.store(1, Ordering::SeqCst);
+    let behind = (301..305).map(|n| event("hot", n)).collect();
+    for answer in publisher.publish_batch(&topic(), behind).await {
+        answer.unwrap();
+    }
+    mirrored(&bus, 605).await;
+    let both = compared(&bus).await;
+    assert!(both.is_equal() && both.out_of_order == 1 && both.digests[0] != both.digests[1], "{both:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lands_late_from_an_earlier_run_or_epoch_is_a_copy_and_no_finding() {
+    let world = World::plain();
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    publish(&publisher, "k", 0).await;
+    advance_to(&bus, Phase::NewPrimary).await;
+    publish(&publisher, "k", 1).await;
+    bus.control().rollback(Phase::Baseline, "back").await.unwrap();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    // A copy of the first run, and a record of the second epoch that its publisher has given up on and sent again.
+    for n in 0..2 {
+        world.new.publisher().publish(&topic(), event("k", n)).await.unwrap();
+    }
+    publish(&publisher, "k", 2).await;
+    let mirror = mirrored(&bus, 1).await;
+    assert_eq!((mirror.duplicates, mirror.findings.len()), (2, 0), "{:?}", mirror.findings);
+}

@@ -32,6 +32,7 @@ pub(crate) fn side(name: &str, bus: &Arc<MemoryBus>) -> SideBus {
         reader: Arc::new(bus.reader()),
         admin: Arc::new(bus.admin()),
         publisher: factory(bus),
+        shows_within: Duration::ZERO,
     }
 }
 

@@ -19,7 +19,7 @@ fn gone() -> Error {
     Error::new(ErrorKind::Unavailable, "test", "the bus is gone")
 }
 
-fn ids(records: &[Record]) -> Vec<String> {
+pub(crate) fn ids(records: &[Record]) -> Vec<String> {
     let id = |r: &Record| {
         let text = r.envelope.as_str().unwrap();
         let from = text.find("\"event_id\":\"").unwrap() + 12;
@@ -134,7 +134,7 @@ async fn a_record_that_lands_behind_the_end_of_its_epoch_is_no_part_of_the_log()
     world.old.faults().hold();
     let late = publisher.publish(&topic(), event("k", 1));
     advance_to(&switcher, Phase::NewPrimary).await;
-    acked.push((publish(&publisher, "k", 2).await, "k-2".to_owned()));
+    acked.push((publish(&publisher, "other", 2).await, "other-2".to_owned()));
     world.old.faults().release();
     let error = late.await.unwrap_err();
     assert_eq!((error.effect(), error.is_retryable()), (Effect::None, true), "{error}");
@@ -305,7 +305,7 @@ async fn a_planned_switch_from_a_bus_that_does_not_answer_is_called_off_and_writ
 }
 
 /// As a switcher that dies right after it has begun leaves it.
-async fn begin_and_die(world: &World, to: &str, urgent: bool) {
+pub(crate) async fn begin_and_die(world: &World, to: &str, urgent: bool) {
     let name = RegisterName::new("rollout").unwrap();
     let stands = world.registers.load(&name).await.unwrap().unwrap();
     let mut state: serde_json::Value = serde_json::from_slice(&stands.value).unwrap();

@@ -128,3 +128,31 @@ async fn publishing_that_takes_too_much_longer_than_on_the_old_bus_rolls_back() 
         publisher.close().await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_bus_that_answers_and_takes_nothing_is_unavailable_too() {
+    let world = World::plain();
+    let bus = world.open(config(Triggers { unavailable_for: Some(Duration::from_secs(30)), ..none() })).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    publish(&publisher, "k", 0).await;
+    advance_to(&bus, Phase::NewPrimary).await;
+    // Nobody publishes for a while after one failure: nothing is known then.
+    world.new.faults().fail_next(1, &gone());
+    publisher.publish(&topic(), event("k", 1)).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bus.control().status().await.unwrap().state.phase, Phase::NewPrimary);
+    publish(&publisher, "k", 1).await;
+    // As a server whose disk is full: what lies there can be read.
+    world.new.faults().fail_next(100_000, &gone());
+    let began = Instant::now();
+    let mut tries = 0;
+    while publisher.publish(&topic(), event("k", 2)).await.is_err() {
+        tries += 1;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let took = began.elapsed();
+    let why = rolled_back(&bus).await;
+    assert!(why.contains("unavailable for"), "{why}");
+    assert!((30..36).contains(&took.as_secs()), "after {took:?} and {tries} tries");
+}

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{ATTEMPTS, OP, TopicWork, Worker};
 use crate::error::unavailable;
+use crate::latency::{MIRROR_CALL, Whose};
 use crate::mirror::doc::TopicMirror;
 use crate::mirror::follow::{Id, Step};
 
@@ -71,9 +72,11 @@ impl Worker {
             }
             let batch: Vec<_> = left.drain(..most.min(left.len())).collect();
             let records = batch.iter().map(|(_, record)| record.clone()).collect();
-            let started = Instant::now();
+            let (started, count) = (Instant::now(), batch.len());
             let answers = publisher.publish_batch(topic, records).await;
-            self.shared.latencies.record(self.target(), started.elapsed());
+            if count <= MIRROR_CALL {
+                self.shared.latencies.record(self.target(), Whose::Mirror, started.elapsed());
+            }
             let (mut again, mut failure) = (Vec::new(), None);
             for ((id, record), answer) in batch.into_iter().zip(answers) {
                 match answer {
@@ -115,10 +118,7 @@ impl Worker {
         while !work.target.follows(partition) && Instant::now() < deadline {
             for ancestor in work.target.open_ancestors(partition).await? {
                 let (records, _) = work.target.step(ancestor, 1000, self.shared.config.mirror.idle).await?;
-                for record in &records {
-                    let at = (Id::of(record), record.eb_ref.offset);
-                    self.explain(topic, of, &work.source.cuts, at.0, ancestor, &at.1).await?;
-                }
+                work.odd.extend(records.iter().map(|r| (Id::of(r), ancestor, r.eb_ref.offset)));
             }
             work.target.start_children().await?;
         }
@@ -145,7 +145,10 @@ impl Worker {
                 }
                 // Something else than what was ACKed there, or nothing was.
                 missing.extend(due);
-                self.explain(topic, of, &work.source.cuts, id, partition, &offset).await?;
+                work.odd.push((id, partition, offset));
+            }
+            if work.odd.len() >= self.shared.config.mirror.window {
+                self.explain(topic, of, work).await?;
             }
             let over = Instant::now() >= deadline || matches!(step, Step::Ended);
             let passed = expected.back().is_some_and(|last| work.target.is_past(partition, &last.2.offset));
