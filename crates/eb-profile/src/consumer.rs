@@ -1,6 +1,6 @@
 //! The section `wiring.consumers`, and what it opens: everything that a consumer needs of a profile.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::interpolate::Env;
 use crate::model::{BusKind, CheckpointStoreConfig, Profile};
 use crate::postgres::PostgresSettings;
 use crate::section::Section;
+use crate::stores;
 
 /// What a consumer does without its bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,18 +79,18 @@ enum Kind {
 
 /// Reads the section; where it says nothing, the stores are of the checkpoint store's kind and lie beside it.
 pub(crate) fn read(
-    wiring: &Section<'_>,
-    kind: BusKind,
+    all: &stores::Stores<'_>,
     checkpoints: &CheckpointStoreConfig,
-    base: &Path,
+    notices: &mut Vec<String>,
 ) -> Result<ConsumersConfig, ProfileError> {
-    let section = wiring.section_or_empty("consumers", KEYS)?;
+    let section = all.wiring.section_or_empty("consumers", KEYS)?;
     let modes = [("required", ConsumerMode::Required), ("degraded", ConsumerMode::Degraded)];
     let mode = section.choice("mode", &modes)?;
-    let source = read_source(&section, kind)?;
-    let store = |key| read_store(&section, key, kind, checkpoints, base);
-    let (lease_store, processed_store, dead_letter_store) =
-        (store("lease_store")?, store("processed_store")?, store("dead_letter_store")?);
+    let source = read_source(&section, all.kind)?;
+    let mut store = |key, what| read_store(all, &section, key, what, checkpoints, notices);
+    let lease_store = store("lease_store", "the leases of consumers are")?;
+    let processed_store = store("processed_store", "the marks of consumers are")?;
+    let dead_letter_store = store("dead_letter_store", "dead letters are")?;
     let retention = section.section_or_empty("retention", &["marks_hours"])?;
     // The longest is a hundred years.
     let hours = retention.number_or("marks_hours", 1..=876_000, 168)?;
@@ -114,14 +115,16 @@ fn read_source(consumers: &Section<'_>, bus: BusKind) -> Result<ConsumerSourceKi
 }
 
 fn read_store(
+    all: &stores::Stores<'_>,
     consumers: &Section<'_>,
     key: &str,
-    bus: BusKind,
+    what: &str,
     checkpoints: &CheckpointStoreConfig,
-    base: &Path,
+    notices: &mut Vec<String>,
 ) -> Result<ConsumerStoreConfig, ProfileError> {
     let section = consumers.section_or_empty(key, &["kind", "path"])?;
     let written = section.optional("kind")?;
+    let is_written = written.is_some();
     let at = written.as_ref().map_or(section.at, |w| w.at);
     let refused = |what: &str, advice: &str| {
         Err(section.reading.error(at, &section.full("kind"), what.to_owned()).advise(advice.to_owned()))
@@ -149,9 +152,13 @@ fn read_store(
     if let (Some(path), Kind::Memory | Kind::Postgres) = (&path, kind) {
         return Err(path.error("only `kind: embedded` lies in a folder"));
     }
+    if is_written && !matches!(kind, Kind::Memory) {
+        let full = format!("consumers.{key}.kind");
+        if all.outlives_bus(what, at, &full, notices)? {
+            return Ok(ConsumerStoreConfig::Memory);
+        }
+    }
     match kind {
-        // With a bus in memory the switch EVENT_BUS_KIND may have put checkpoints in memory; nothing else outlives them.
-        _ if bus == BusKind::Memory => Ok(ConsumerStoreConfig::Memory),
         Kind::Memory => match checkpoints {
             CheckpointStoreConfig::Memory => Ok(ConsumerStoreConfig::Memory),
             _ => refused(
@@ -168,7 +175,7 @@ fn read_store(
         },
         Kind::Embedded => {
             let path = match (path, checkpoints) {
-                (Some(path), _) => path.path_from(base)?,
+                (Some(path), _) => path.path_from(all.base)?,
                 (None, CheckpointStoreConfig::File { root }) => {
                     section.defaulted("path", root.join("consumers").display().to_string()).into()
                 }

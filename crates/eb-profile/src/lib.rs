@@ -91,6 +91,7 @@
 //! | `client_certificate_file`, `client_key_file` | for `rediss://`: who we are, where the server asks | |
 //! | `connect_timeout_ms` | until a connection is made and the server's settings are checked | 3,000 |
 //! | `answer_timeout_ms` | a publish without an answer by then has an unknown outcome | 10,000 |
+//! | `gate_timeout_ms` | a gate that has said nothing for so long keeps no other out; the same for all of a bus | 30,000 |
 //! | `publish.max_records_per_group`, `.max_bytes_per_group` | how deep a partition's appends are pipelined: what gathers while one is under way goes out as the next | 512, 1 MiB |
 //! | `publish.max_buffered_bytes` | of all topics; a publish beyond it is `Throttled` | 64 MiB |
 //! | `publish.give_up_after_ms` | how long a publish waits for a server that is away, before it fails with no effect | 5,000 |

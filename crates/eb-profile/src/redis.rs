@@ -17,6 +17,7 @@ const KEYS: &[&str] = &[
     "client_key_file",
     "connect_timeout_ms",
     "answer_timeout_ms",
+    "gate_timeout_ms",
     "publish",
     "read",
 ];
@@ -41,6 +42,8 @@ pub struct RedisSettings {
     pub connect_timeout: Duration,
     /// `answer_timeout_ms`: an append that is not answered by then has an unknown outcome.
     pub answer_timeout: Duration,
+    /// `gate_timeout_ms`: a gate that has said nothing for so long keeps no other out.
+    pub gate_timeout: Duration,
     /// `publish`.
     pub publish: RedisPublish,
     /// `read`.
@@ -112,6 +115,11 @@ pub(crate) fn read(
         tls: tls(&section, encrypted, base)?,
         connect_timeout: millis("connect_timeout_ms", 3_000)?,
         answer_timeout: millis("answer_timeout_ms", 10_000)?,
+        gate_timeout: Duration::from_millis(section.number_or(
+            "gate_timeout_ms",
+            1_000..=3_600_000,
+            30_000,
+        )?),
         publish: publish(&section)?,
         read: reading(&section)?,
     }))
@@ -214,7 +222,11 @@ impl RedisSettings {
                 give_up_after: publish.give_up_after,
             },
             read: ReadConfig { waiting_connections: read.waiting_connections, poll_every: read.poll_every },
-            timeouts: Timeouts { connect: self.connect_timeout, answer: self.answer_timeout },
+            timeouts: Timeouts {
+                connect: self.connect_timeout,
+                answer: self.answer_timeout,
+                claim: self.gate_timeout,
+            },
         })
     }
 }
@@ -239,6 +251,7 @@ mod tests {
             },
             connect_timeout: Duration::from_millis(1),
             answer_timeout: Duration::from_millis(2),
+            gate_timeout: Duration::from_secs(10),
             publish: RedisPublish {
                 max_records_per_group: 3,
                 max_bytes_per_group: 4,
@@ -264,7 +277,11 @@ mod tests {
                 give_up_after: Duration::from_millis(6),
             },
             read: ReadConfig { waiting_connections: 7, poll_every: Duration::from_millis(8) },
-            timeouts: Timeouts { connect: Duration::from_millis(1), answer: Duration::from_millis(2) },
+            timeouts: Timeouts {
+                connect: Duration::from_millis(1),
+                answer: Duration::from_millis(2),
+                claim: Duration::from_secs(10),
+            },
         };
         assert_eq!(settings.to_config(9).unwrap(), expected);
     }

@@ -44,8 +44,11 @@ impl Stores<'_> {
         Ok((section, kind, at))
     }
 
-    /// A bus that ends with the process has nothing that a durable store could refer to.
-    fn outlives_bus(
+    /// A bus that ends with the process has nothing that a durable store could refer to: whether one is to be in memory instead.
+    ///
+    /// # Errors
+    /// Unless the bus is the environment's: then the profile is right, and what becomes of the store is a notice.
+    pub(crate) fn outlives_bus(
         &self,
         what: &str,
         at: Place,

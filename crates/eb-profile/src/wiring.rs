@@ -43,7 +43,7 @@ pub(crate) fn read(
     let checkpoint_store = stores.checkpoint_store(&event_bus, notices)?;
     let result = Wiring {
         event_bus_kind: kind,
-        consumers: consumer::read(&wiring, positions, &checkpoint_store, source.base())?,
+        consumers: consumer::read(&stores, &checkpoint_store, notices)?,
         checkpoint_store,
         admission_index: stores.admission_index(notices)?,
         quarantine: stores.quarantine()?,

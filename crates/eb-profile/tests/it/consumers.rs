@@ -65,3 +65,46 @@ fn what_is_wrong_in_it_is_said_with_its_place() {
         assert_eq!(parse(&with(section), &[]).unwrap_err().to_string(), expected);
     }
 }
+
+/// [`GOOD`] on a bus in memory, with such a section.
+fn in_memory(section: &str) -> String {
+    with(section)
+        .replace("event_bus_kind: file", "event_bus_kind: memory")
+        .replace("checkpoint_store:\n    kind: file", "checkpoint_store:\n    kind: memory")
+        .replace("kind: embedded\n    path: ${RUNS:-runs}/ig/index", "kind: memory")
+}
+
+#[test]
+fn on_a_bus_in_memory_a_durable_store_is_refused_where_it_is_asked_for() {
+    for section in ["", "    processed_store: {kind: memory}\n"] {
+        let consumers = parse(&in_memory(section), &[]).unwrap().wiring.consumers;
+        for store in [&consumers.lease_store, &consumers.processed_store, &consumers.dead_letter_store] {
+            assert_eq!(*store, ConsumerStoreConfig::Memory);
+        }
+    }
+    for (store, kind) in [
+        ("lease_store", "embedded, path: x"),
+        ("processed_store", "embedded, path: x"),
+        ("dead_letter_store", "embedded, path: x"),
+        ("processed_store", "postgres"),
+    ] {
+        let text = in_memory(&format!("    {store}: {{kind: {kind}}}\n"));
+        let line = text.lines().position(|l| l.contains(store)).unwrap() + 1;
+        let column = "    : {kind: ".len() + store.len() + 1;
+        assert_eq!(
+            parse(&text, &[]).unwrap_err().to_string(),
+            format!(
+                "p.yaml:{line}:{column}: wiring.consumers.{store}.kind: it would outlive the memory bus; use `kind: memory` with `event_bus_kind: memory`"
+            )
+        );
+    }
+}
+
+#[test]
+fn the_switch_to_a_bus_in_memory_says_which_stores_go_along() {
+    let text = with("    processed_store: {kind: embedded, path: x}\n");
+    let profile = parse(&text, &[("EVENT_BUS_KIND", "memory")]).unwrap();
+    assert_eq!(profile.wiring.consumers.processed_store, ConsumerStoreConfig::Memory);
+    let said = "with the memory bus, the marks of consumers are in memory too".to_owned();
+    assert!(profile.notices.contains(&said), "{:?}", profile.notices);
+}

@@ -27,6 +27,7 @@ fn an_address_is_enough_and_nothing_is_weakened() {
     assert!(!settings.accept_weaker_ack);
     assert_eq!(settings.tls, RedisTls::default());
     assert_eq!((settings.connect_timeout, settings.answer_timeout), (secs(3), secs(10)));
+    assert_eq!(settings.gate_timeout, secs(30));
     assert_eq!((settings.publish.max_records_per_group, settings.publish.give_up_after), (512, secs(5)));
     assert_eq!(settings.read.waiting_connections, 16);
 }
@@ -38,7 +39,7 @@ fn secs(n: u64) -> Duration {
 #[test]
 fn every_setting_is_read() {
     let settings = settings(
-        "    redis:\n      url: rediss://gate:geheim@db:7000/2\n      stream_prefix: dev-\n      accept_weaker_ack: true\n      ca_file: ca.pem\n      client_certificate_file: /etc/me.pem\n      client_key_file: me.key\n      connect_timeout_ms: 1000\n      answer_timeout_ms: 2000\n      publish:\n        max_records_per_group: 100\n        max_bytes_per_group: 2000000\n        max_buffered_bytes: 5000000\n        give_up_after_ms: 0\n      read:\n        waiting_connections: 0\n        poll_every_ms: 7\n",
+        "    redis:\n      url: rediss://gate:geheim@db:7000/2\n      stream_prefix: dev-\n      accept_weaker_ack: true\n      ca_file: ca.pem\n      client_certificate_file: /etc/me.pem\n      client_key_file: me.key\n      connect_timeout_ms: 1000\n      answer_timeout_ms: 2000\n      gate_timeout_ms: 4000\n      publish:\n        max_records_per_group: 100\n        max_bytes_per_group: 2000000\n        max_buffered_bytes: 5000000\n        give_up_after_ms: 0\n      read:\n        waiting_connections: 0\n        poll_every_ms: 7\n",
     );
     assert_eq!(settings.stream_prefix, "dev-");
     assert!(settings.accept_weaker_ack);
@@ -49,6 +50,7 @@ fn every_setting_is_read() {
     };
     assert_eq!(settings.tls, tls, "relative to the base");
     assert_eq!((settings.connect_timeout, settings.answer_timeout), (secs(1), secs(2)));
+    assert_eq!(settings.gate_timeout, secs(4));
     let publish = &settings.publish;
     assert_eq!((publish.max_records_per_group, publish.max_bytes_per_group), (100, 2_000_000));
     assert_eq!((publish.max_buffered_bytes, publish.give_up_after), (5_000_000, Duration::ZERO));
@@ -101,6 +103,10 @@ fn what_cannot_be_is_refused_with_its_place() {
             format!(
                 "p.yaml:14:32: {key}.publish.max_records_per_group: `10001` is not a whole number from 1 to 10000"
             ),
+        ),
+        (
+            at("      gate_timeout_ms: 999\n"),
+            format!("p.yaml:13:24: {key}.gate_timeout_ms: `999` is not a whole number from 1000 to 3600000"),
         ),
         (
             at("      answer_timeout_ms: 0\n"),
