@@ -19,6 +19,8 @@ pub(crate) mod service {
     pub(crate) const BYTES_PER_RECORD: usize = 10 << 20;
     /// Records of one `GetRecords` call.
     pub(crate) const RECORDS_PER_GET: usize = 10_000;
+    /// The shortest time for which a stream can be set to keep its records.
+    pub(crate) const LEAST_RETENTION: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
 }
 
 /// A bus on Kinesis: where it is, how topics are called there, and how it is written and read.

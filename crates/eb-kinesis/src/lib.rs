@@ -121,7 +121,9 @@
 //! that nothing lay behind (`caught_up_at` of [`StartAt::Resume`](eb_contract::StartAt::Resume) when it is resumed; what this
 //! bus has read or had ACKed counts too), or the stream's creation. Then:
 //! - as long as that time is younger than the retention less [`horizon_margin`](ReadConfig::horizon_margin), nothing
-//!   unread can have expired, and the cursor follows its iterator. This is how an idle stream gives no false alarm;
+//!   unread can have expired, and the cursor follows its iterator. This is how an idle stream gives no false alarm. What
+//!   counts is the shortest retention since the place was last known to be whole: raising it brings nothing back. For a
+//!   stored cut that is a day, the least that a stream can be set to;
 //! - otherwise the place must prove itself at each read: `AT_SEQUENCE_NUMBER` must bring its own record, or the oldest
 //!   record left must not lie behind it. The answer is `OutOfRange` with the oldest left if neither holds;
 //! - `Begin` has no record of its own. It is proved by a stream younger than its retention, by a time since which it was
@@ -129,8 +131,9 @@
 //!
 //! **What remains:** false alarms are possible, unnoticed losses are not, but for these: the clocks of consumer and service lie
 //! further apart than the margin (AWS refuses signatures that are 5 minutes off); `caught_up_at` says what was not so; the
-//! retention is shortened, which takes effect here up to `shards_fresh_for` later. A false alarm is: the record of an `After`
-//! has expired, the next one had not been published by then, and nobody says when the consumer was at the head.
+//! retention is shortened, which takes effect here up to `shards_fresh_for` later; it was raised after records had expired, and
+//! a `Begin` was stored. A false alarm is: the record of an `After` has expired, the next one had not been published by then, and
+//! nobody says that the consumer was at the head within the last day.
 
 mod admin;
 mod bus;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eb_contract::{
     BoxFuture, Cursor, Cut, Error, ErrorKind, PartitionId, ReadBatch, ReadLimit, ReadState, Record, Result,
@@ -66,14 +67,15 @@ impl KinesisCursor {
         closed: watch::Receiver<bool>,
         children: Vec<PartitionId>,
     ) -> Self {
-        let place = Place { cut: Cut::End, unread_since: None };
+        let place = Place { cut: Cut::End, unread_since: None, kept_for: Duration::ZERO };
         let opened = Opened { place, ahead: None, iterator: None };
         Self { children: Some(children), ..Self::new(shard, closed, opened) }
     }
 
     fn take(&mut self, fetched: Fetched) {
         if let Some(last) = fetched.records.back() {
-            self.read_to = Place { cut: Cut::past(last.offset), unread_since: Some(last.arrived) };
+            self.read_to.cut = Cut::past(last.offset);
+            self.read_to.unread_since = Some(last.arrived);
         }
         if fetched.caught_up {
             self.read_to.unread_since = self.read_to.unread_since.max(Some(fetched.asked_at));
@@ -91,7 +93,9 @@ impl KinesisCursor {
         let fetched = (&mut fetching.0).await;
         // Whether it went well or not, it is over. After an error the iterator is made anew from the place.
         self.fetching = None;
-        self.take(fetched.map_err(|e| ended(&self.shard, &e))??);
+        let (fetched, kept_for) = fetched.map_err(|e| ended(&self.shard, &e))??;
+        self.read_to.kept_for = kept_for;
+        self.take(fetched);
         Ok(())
     }
 
@@ -168,7 +172,7 @@ impl KinesisCursor {
 
 /// A page on its way. It comes whether the cursor is asked for it or not: on its way it may hold what other cursors of the
 /// topic wait for, which a future that nobody polls would hold for ever.
-struct Fetching(JoinHandle<Result<Fetched>>);
+struct Fetching(JoinHandle<Result<(Fetched, Duration)>>);
 
 impl Fetching {
     fn start(shard: Arc<Shard>, place: Place, iterator: Option<String>) -> Self {

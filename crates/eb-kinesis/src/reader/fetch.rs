@@ -17,6 +17,9 @@ pub(crate) struct Place {
     pub(crate) cut: Cut,
     /// Everything after the cut arrived at this time or later. `None` where nothing is known.
     pub(crate) unread_since: Option<Timestamp>,
+    /// For how long the stream kept its records when nothing after the cut had expired. It may keep them longer by now,
+    /// but that brings nothing back.
+    pub(crate) kept_for: Duration,
 }
 
 /// What lies right after a place.
@@ -57,14 +60,21 @@ impl Shard {
     }
 
     /// What lies right after `place`; possibly nothing, also where there is more. `iterator` stands there, if there is one.
-    pub(crate) async fn fetch(self: Arc<Self>, place: Place, iterator: Option<String>) -> Result<Fetched> {
+    /// With it comes for how long the stream keeps its records now.
+    pub(crate) async fn fetch(
+        self: Arc<Self>,
+        place: Place,
+        iterator: Option<String>,
+    ) -> Result<(Fetched, Duration)> {
         let retention = self.retention(self.shared.config.read.shards_fresh_for).await?;
-        if self.is_young(retention) || self.keeps_since(place.unread_since, retention) {
+        let kept_for = retention.min(place.kept_for);
+        let fetched = if self.is_young(kept_for) || self.keeps_since(place.unread_since, kept_for) {
             let page = self.read_on(&place.cut, iterator, self.page_limit()).await?;
-            self.finish(&place.cut, page).await
+            self.finish(&place.cut, page).await?
         } else {
-            self.fetch_checked(&place.cut).await
-        }
+            self.fetch_checked(&place.cut).await?
+        };
+        Ok((fetched, retention))
     }
 
     /// The page behind `cut`, after which nothing has expired unread. `iterator` stands there, if there is one.

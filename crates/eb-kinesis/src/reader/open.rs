@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use eb_contract::{Cut, Error, ErrorKind, Offset, OffsetKind, Result, StartAt, Timestamp};
 
+use crate::config::service;
 use crate::reader::fetch::{Fetched, Place};
 use crate::reader::head;
 use crate::reader::page::{Page, Raw};
@@ -19,8 +20,9 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    fn at(cut: Cut, unread_since: Timestamp) -> Self {
-        Self { place: Place { cut, unread_since: Some(unread_since) }, ahead: None, iterator: None }
+    fn at(cut: Cut, unread_since: Timestamp, kept_for: Duration) -> Self {
+        let place = Place { cut, unread_since: Some(unread_since), kept_for };
+        Self { place, ahead: None, iterator: None }
     }
 }
 
@@ -32,19 +34,21 @@ pub(crate) async fn open(shard: &Arc<Shard>, start: StartAt) -> Result<Opened> {
     let fresh = shard.shared.config.read.shards_fresh_for;
     let retention = shard.retention(fresh).await?;
     match start {
-        StartAt::Earliest if shard.is_young(retention) => Ok(Opened::at(Cut::Begin, shard.created)),
+        StartAt::Earliest if shard.is_young(retention) => {
+            Ok(Opened::at(Cut::Begin, shard.created, retention))
+        }
         StartAt::Earliest => {
             let page = shard.horizon_page(shard.shared.config.read.max_records_per_call).await?;
             match page.records.front() {
-                Some(first) => from_record(shard, first.offset, first.arrived, page).await,
-                None => Ok(Opened::at(Cut::Begin, page.asked_at)),
+                Some(first) => from_record(shard, first.offset, first.arrived, page, retention).await,
+                None => Ok(Opened::at(Cut::Begin, page.asked_at, retention)),
             }
         }
         StartAt::Latest => {
             let head = head::find(shard).await?;
-            Ok(Opened::at(head.cut, head.unread_since))
+            Ok(Opened::at(head.cut, head.unread_since, retention))
         }
-        StartAt::Timestamp(at) => at_time(shard, at).await,
+        StartAt::Timestamp(at) => at_time(shard, at, retention).await,
         StartAt::Cut(cut) => at_cut(shard, cut, None, retention).await,
         StartAt::Resume { cut, caught_up_at } => at_cut(shard, cut, Some(caught_up_at), retention).await,
     }
@@ -69,33 +73,41 @@ async fn at_cut(
         .furthest(&shard.life)
         .filter(|f| f.cut.compare(&cut).is_some_and(std::cmp::Ordering::is_le));
     let since = caught_up_at.max(known.map(|f| f.unread_since)).max(Some(shard.created));
-    if !shard.keeps_since(since, retention) {
+    let kept_for = match cut {
+        // Nothing of its own shows where it is: the alarm would be false as a rule.
+        Cut::Begin | Cut::End => retention,
+        // It may have been raised since the cut was stored, and after records had expired.
+        Cut::Next(_) | Cut::After(_) => retention.min(service::LEAST_RETENTION),
+    };
+    if !shard.keeps_since(since, kept_for) {
         let ahead = shard.fetch_checked(&cut).await?;
         let unread_since = ahead.records.front().map(|r| r.arrived);
-        return Ok(Opened { place: Place { cut, unread_since }, ahead: Some(ahead), iterator: None });
+        let place = Place { cut, unread_since, kept_for: retention };
+        return Ok(Opened { place, ahead: Some(ahead), iterator: None });
     }
     let iterator = match cut {
         Cut::Begin | Cut::End => None,
         // Now, so that a number that is none of this shard is told now.
         Cut::Next(_) | Cut::After(_) => Some(shard.start(&cut).await?),
     };
-    Ok(Opened { place: Place { cut, unread_since: since }, ahead: None, iterator })
+    let place = Place { cut, unread_since: since, kept_for: retention };
+    Ok(Opened { place, ahead: None, iterator })
 }
 
 /// The first record that arrived at `at` or later; the head if there is none.
-async fn at_time(shard: &Arc<Shard>, at: Timestamp) -> Result<Opened> {
+async fn at_time(shard: &Arc<Shard>, at: Timestamp, retention: Duration) -> Result<Opened> {
     match look_from(shard, at).await? {
-        Look::Found(first, page) => return from_record(shard, first.0, first.1, page).await,
+        Look::Found(first, page) => return from_record(shard, first.0, first.1, page, retention).await,
         // All that was there arrived before, and what comes later lies after it.
-        Look::Passed(last, seen_at) => return Ok(Opened::at(Cut::After(last), seen_at)),
+        Look::Passed(last, seen_at) => return Ok(Opened::at(Cut::After(last), seen_at, retention)),
         Look::Nothing => {}
     }
     let head = head::find(shard).await?;
     // A record may have come between the two looks: it arrived in time, and must not be left behind the head.
     match look_from(shard, at).await? {
-        Look::Found(first, page) => from_record(shard, first.0, first.1, page).await,
-        Look::Passed(last, seen_at) => Ok(Opened::at(Cut::After(last), seen_at)),
-        Look::Nothing => Ok(Opened::at(head.cut, head.unread_since)),
+        Look::Found(first, page) => from_record(shard, first.0, first.1, page, retention).await,
+        Look::Passed(last, seen_at) => Ok(Opened::at(Cut::After(last), seen_at, retention)),
+        Look::Nothing => Ok(Opened::at(head.cut, head.unread_since, retention)),
     }
 }
 
@@ -139,10 +151,16 @@ async fn look_from(shard: &Arc<Shard>, at: Timestamp) -> Result<Look> {
     }
 }
 
-async fn from_record(shard: &Arc<Shard>, first: Offset, arrived: Timestamp, page: Page) -> Result<Opened> {
+async fn from_record(
+    shard: &Arc<Shard>,
+    first: Offset,
+    arrived: Timestamp,
+    page: Page,
+    kept_for: Duration,
+) -> Result<Opened> {
     let cut = Cut::Next(first);
     let ahead = shard.finish(&cut, page).await?;
-    Ok(Opened { place: Place { cut, unread_since: Some(arrived) }, ahead: Some(ahead), iterator: None })
+    Ok(Opened { ahead: Some(ahead), ..Opened::at(cut, arrived, kept_for) })
 }
 
 pub(crate) fn invalid(shard: &Shard, message: impl Into<String>) -> Error {

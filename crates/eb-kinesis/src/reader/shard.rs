@@ -211,6 +211,7 @@ impl<'a> Patience<'a> {
 #[cfg(test)]
 mod tests {
     use eb_testkit::kinesis_fake::KinesisFake;
+    use futures_util::FutureExt;
 
     use super::*;
     use crate::{KinesisBus, KinesisConfig};
@@ -227,7 +228,8 @@ mod tests {
         let mut patience = Patience::new(&shard);
         let mut told = async |kind| {
             let began = Instant::now();
-            patience.after(Error::new(kind, "read", "told"), &shard.reads.pages).await.unwrap();
+            let told = patience.after(Error::new(kind, "read", "told"), &shard.reads.pages);
+            told.now_or_never().expect("the wait is everybody's").unwrap();
             other.reads.pages.turn().await;
             began.elapsed()
         };
@@ -239,7 +241,7 @@ mod tests {
         other.reads.iterators.turn().await;
         let (failed, mut alone) = (Error::new(ErrorKind::Unavailable, "read", "told"), Patience::new(&shard));
         let mut waits = Box::pin(alone.after(failed, &shard.reads.pages));
-        assert!(futures_util::FutureExt::now_or_never(&mut waits).is_none());
+        assert!((&mut waits).now_or_never().is_none());
         let began = Instant::now();
         other.reads.pages.turn().await;
         assert_eq!(began.elapsed(), Duration::ZERO);

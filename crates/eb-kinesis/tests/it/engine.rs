@@ -53,6 +53,13 @@ impl Engine {
         self.settled(stream).await
     }
 
+    /// Has the stream keep its records for longer.
+    pub(crate) async fn keep_for(&self, stream: &str, hours: i32) -> Result<(), String> {
+        let request = self.client.increase_stream_retention_period().stream_name(stream);
+        request.retention_period_hours(hours).send().await.map_err(said)?;
+        self.settled(stream).await
+    }
+
     pub(crate) async fn shards(&self, stream: &str) -> Result<Vec<Shard>, String> {
         let listed = self.client.list_shards().stream_name(stream).send().await.map_err(said)?;
         Ok(listed.shards.unwrap_or_default())

@@ -11,6 +11,7 @@ mod publish_faults;
 mod publish_flow;
 mod publish_support;
 mod read_faults;
+mod read_head;
 mod read_horizon;
 mod read_support;
 mod reshard;

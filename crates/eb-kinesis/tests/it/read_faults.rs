@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use eb_contract::{
-    Cut, EnvelopeRef, ErrorKind, EventBusPublisher, EventBusReader, EventBusReaderExt, PartitionId,
-    PartitionKey, PublishRecord, ReadLimit, ReadState, Retry, StartAt, Timestamp, Topic,
+    Cursor, Cut, ErrorKind, EventBusReader, EventBusReaderExt, PartitionId, ReadLimit, ReadState, Retry,
+    StartAt, Topic,
 };
-use eb_kinesis::{KinesisBus, Rate};
+use eb_kinesis::Rate;
 use eb_testkit::kinesis_fake::{Fault, Gate, Op, Outcome, Reaction, ReadRate};
 use futures_util::FutureExt;
 
@@ -191,6 +191,16 @@ async fn a_call_without_an_answer_ends_and_the_next_one_goes_on() {
     assert_eq!(rest(&mut *cursor).await.0, [0, 1]);
 }
 
+/// Begins a read whose call the gate holds, and drops it.
+async fn begin_and_drop(cursor: &mut dyn Cursor, gate: &Gate) {
+    let mut reading = cursor.next(ReadLimit::default());
+    tokio::select! {
+        biased;
+        () = gate.reached(1) => {}
+        read = &mut reading => panic!("answered while the answer was held: {read:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_dropped_read_keeps_the_call_that_is_under_way() {
     let scene = Scene::new(1).await;
@@ -198,19 +208,25 @@ async fn a_dropped_read_keeps_the_call_that_is_under_way() {
     let mut cursor = scene.cursor(StartAt::Earliest).await;
     let gate = Gate::new();
     scene.fake.script(Op::GetRecords, [Reaction::plain().hold_answer(&gate)]);
-    {
-        let mut reading = cursor.next(ReadLimit::default());
-        tokio::select! {
-            biased;
-            () = gate.reached(1) => {}
-            read = &mut reading => panic!("answered while the answer was held: {read:?}"),
-        }
-    }
+    begin_and_drop(&mut *cursor, &gate).await;
     assert!(cursor.next(ReadLimit::default()).now_or_never().is_none());
     assert_eq!(cursor.position(), Cut::Begin);
     gate.open();
     assert_eq!(numbers(&cursor.next(ReadLimit::default()).await.unwrap().records), [0, 1, 2]);
     assert_eq!(scene.gets(), 1);
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_dropped_gives_up_its_call() {
+    let mut scene = Scene::new(1).await;
+    scene.config.timeouts.attempt = Duration::from_secs(300);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    let gate = Gate::new();
+    scene.fake.script(Op::GetRecords, [Reaction::plain().hold_answer(&gate).never_answer()]);
+    begin_and_drop(&mut *cursor, &gate).await;
+    drop(cursor);
+    gate.open();
+    scene.fake.wait_finished(Op::GetRecords, 1).await;
 }
 
 /// Cursors of a bus wait for each other's questions about the stream, so none may be left unasked half way.
@@ -223,14 +239,7 @@ async fn a_read_that_was_dropped_and_not_taken_up_again_holds_up_nobody() {
     let mut other = reader.cursor(&scene.topic, P0, StartAt::Earliest).await.unwrap();
     let gate = Gate::new();
     scene.fake.script(Op::DescribeStreamSummary, [Reaction::plain().hold_answer(&gate)]);
-    {
-        let mut reading = left.next(ReadLimit::default());
-        tokio::select! {
-            biased;
-            () = gate.reached(1) => {}
-            read = &mut reading => panic!("answered while the answer was held: {read:?}"),
-        }
-    }
+    begin_and_drop(&mut *left, &gate).await;
     gate.open();
     let read = tokio::time::timeout(Duration::from_secs(20), other.next(ReadLimit::default())).await;
     assert_eq!(numbers(&read.expect("the other cursor waits for ever").unwrap().records), [0, 1, 2]);
@@ -271,19 +280,19 @@ async fn only_the_read_whose_own_call_saw_the_head_says_that_it_has_caught_up() 
         scene.put(before.start, before.end);
         let gate = Gate::new();
         scene.fake.script(Op::GetRecords, [Reaction::plain().hold_answer(&gate)]);
-        {
-            let mut reading = cursor.next(ReadLimit::default());
-            tokio::select! {
-                biased;
-                () = gate.reached(1) => {}
-                read = &mut reading => panic!("answered while the answer was held: {read:?}"),
-            }
-        }
+        begin_and_drop(&mut *cursor, &gate).await;
         scene.put(after.start, after.end);
         gate.open();
         let (came, state) = rest(&mut *cursor).await;
         assert_eq!((came, state), ((before.start..after.end).collect(), ReadState::CaughtUp));
     }
+    // Where nothing has come the answer takes one call more and no other read.
+    let gate = Gate::new();
+    scene.fake.script(Op::GetRecords, [Reaction::plain().hold_answer(&gate)]);
+    begin_and_drop(&mut *cursor, &gate).await;
+    gate.open();
+    let idle = cursor.next(ReadLimit::default()).await.unwrap();
+    assert_eq!((idle.records.len(), idle.state), (0, ReadState::CaughtUp));
 }
 
 #[tokio::test]
@@ -448,73 +457,4 @@ async fn long_lists_come_in_pages() {
     let ids: Vec<_> =
         reader.partitions(&scene.topic).await.unwrap().partitions.iter().map(|p| p.id.0).collect();
     assert_eq!(ids, (0..7).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_time_that_the_service_has_not_reached_is_the_head() {
-    // The service's clock is ten seconds behind ours.
-    let scene = Scene::since(Duration::from_secs(10), 1).await;
-    scene.put(0, 2);
-    let mut cursor = scene.cursor(StartAt::Timestamp(Timestamp::now())).await;
-    assert_eq!(rest(&mut *cursor).await, (vec![], ReadState::CaughtUp));
-    scene.put(2, 4);
-    assert_eq!(numbers(&cursor.next(patient()).await.unwrap().records), [2, 3]);
-}
-
-#[tokio::test]
-async fn the_head_costs_little_where_something_is_known_and_is_exact_where_nothing_is() {
-    let scene = Scene::since(20 * HOUR, 1).await;
-    let stored = scene.put_hourly(0, 12);
-    scene.fake.advance(8 * HOUR);
-    let reader = scene.reader().await;
-    let head = reader.head(&scene.topic, P0).await.unwrap();
-    assert_eq!((head.cut, head.last), (after(&stored[11]), Some(offset(&stored[11]))));
-    assert!(scene.gets() < 30, "{} calls", scene.gets());
-
-    // Idle since: the iterator is still good.
-    let (gets, iterators) = (scene.gets(), scene.iterators());
-    assert_eq!(reader.head(&scene.topic, P0).await.unwrap(), head);
-    assert_eq!((scene.gets() - gets, scene.iterators() - iterators), (1, 0));
-
-    let later = scene.put(12, 15);
-    assert_eq!(reader.head(&scene.topic, P0).await.unwrap().last, Some(offset(&later[2])));
-
-    // Whoever reads in the same process tells where the shard goes: from the horizon it is many pages.
-    scene.fake.set_limits(|l| l.get_records = 3);
-    let beside = scene.reader().await;
-    beside.read(&scene.topic, P0, after(&later[1]).into(), 10).await.unwrap();
-    let (gets, iterators) = (scene.gets(), scene.iterators());
-    assert_eq!(beside.head(&scene.topic, P0).await.unwrap().cut, after(&later[2]));
-    assert_eq!((scene.gets() - gets, scene.iterators() - iterators), (1, 1));
-}
-
-#[tokio::test]
-async fn many_who_ask_for_the_head_at_once_share_the_answer() {
-    let scene = Scene::new(1).await;
-    let stored = scene.put(0, 5);
-    let reader = scene.reader().await;
-    let heads = (0..50).map(|_| reader.head(&scene.topic, P0));
-    for head in futures_util::future::join_all(heads).await {
-        assert_eq!(head.unwrap().cut, after(&stored[4]));
-    }
-    assert!(scene.gets() <= 3, "{} calls", scene.gets());
-}
-
-#[tokio::test]
-async fn who_publishes_knows_where_the_shard_ends() {
-    let scene = Scene::new(1).await;
-    scene.put(0, 100);
-    let bus = KinesisBus::open(scene.config.clone()).await.unwrap();
-    let (publisher, reader) = (bus.publisher(), bus.reader());
-    let record = |n: usize| {
-        let envelope = EnvelopeRef::new(format!("{{\"n\":{n}}}")).unwrap();
-        PublishRecord::new(PartitionKey::new("k").unwrap(), envelope)
-    };
-    for n in 100..103 {
-        let at = publisher.publish(&scene.topic, record(n)).await.unwrap();
-        let (gets, iterators) = (scene.gets(), scene.iterators());
-        let head = reader.head(&scene.topic, P0).await.unwrap();
-        assert_eq!((head.cut, head.last), (Cut::past(at.offset), Some(at.offset)));
-        assert_eq!((scene.gets() - gets, scene.iterators() - iterators), (1, 1));
-    }
 }

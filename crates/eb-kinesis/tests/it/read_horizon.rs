@@ -9,6 +9,7 @@ use eb_contract::{
 use eb_kinesis::KinesisReader;
 use eb_testkit::kinesis_fake::{BelowHorizon, Op, Reaction, StoredRecord};
 
+use crate::engine::Engine;
 use crate::read_support::*;
 
 /// Each answer that the service has been seen to give below its horizon.
@@ -164,6 +165,57 @@ async fn a_cursor_that_the_horizon_overtakes_says_so() {
         assert_eq!(slow.position(), after(&stored[3]));
         assert_eq!(rest(&mut *ahead).await.0, [18, 19]);
     }
+}
+
+/// What an operator does who finds a consumer that has been down for a day. What has expired by then does not come back.
+#[tokio::test]
+async fn a_retention_that_was_raised_too_late_does_not_hide_what_had_expired() {
+    for answer in ANSWERS {
+        let (scene, stored, gone) = aged(answer).await;
+        Engine::at(&scene.fake.endpoint_url()).keep_for(STREAM, 7 * 24).await.unwrap();
+        let oldest = Some(offset(&stored[gone]));
+        for expired in &stored[..gone] {
+            for cut in [next(expired), after(expired)] {
+                assert_eq!(refusal(&scene, cut.into()).await, out_of_range(oldest), "{answer:?}, {cut}");
+            }
+        }
+        let resume = StartAt::Resume { cut: after(&stored[gone - 1]), caught_up_at: ago(25 * HOUR) };
+        assert_eq!(refusal(&scene, resume).await, out_of_range(oldest), "{answer:?}");
+        let all: Vec<_> = (gone..30).collect();
+        assert_eq!(refusal(&scene, next(&stored[gone]).into()).await.unwrap(), all, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_that_rested_while_records_expired_says_so_though_they_would_be_kept_longer_now() {
+    for answer in ANSWERS {
+        let scene = Scene::since(40 * HOUR, 1).await.reading(|r| r.max_records_per_call = 2);
+        scene.fake.set_limits(|l| l.below_horizon = answer);
+        let stored = scene.put(0, 20);
+        let mut resting = scene.cursor(StartAt::Earliest).await;
+        for n in 0..4 {
+            assert_eq!(numbers(&resting.next(ReadLimit::records(1)).await.unwrap().records), [n]);
+        }
+        scene.fake.advance(39 * HOUR);
+        let kept = scene.put(20, 21).remove(0);
+        Engine::at(&scene.fake.endpoint_url()).keep_for(STREAM, 7 * 24).await.unwrap();
+        let error = resting.next(patient()).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::OutOfRange { oldest: Some(offset(&kept)) }, "{answer:?}");
+        assert_eq!(resting.position(), after(&stored[3]));
+    }
+}
+
+#[tokio::test]
+async fn old_records_of_a_stream_that_keeps_them_long_are_proved_once_and_then_read_as_new_ones() {
+    let scene = Scene::since(60 * HOUR, 1).await.reading(|r| r.max_records_per_call = 2);
+    Engine::at(&scene.fake.endpoint_url()).keep_for(STREAM, 7 * 24).await.unwrap();
+    let stored = scene.put(0, 40);
+    scene.fake.advance(60 * HOUR);
+    let mut cursor = scene.cursor(after(&stored[3])).await;
+    assert_eq!(rest(&mut *cursor).await.0, (4..40).collect::<Vec<_>>());
+    assert!(scene.iterators() <= 2, "{} iterators", scene.iterators());
+    let mut begin = scene.cursor(Cut::Begin).await;
+    assert_eq!(rest(&mut *begin).await.0, (0..40).collect::<Vec<_>>());
 }
 
 /// A record can be read a moment after its ACK, and a consumer may have its checkpoint before it by then.
