@@ -28,56 +28,84 @@ pub(crate) struct Bus {
     pub(crate) admin: Arc<dyn EventBusAdmin>,
     /// Who else is told of a gate.
     claims: Claims,
-    /// Where the bus is made of two.
+    /// Where the bus is made of two, which have claims of their own.
     #[cfg(feature = "rollout")]
-    pub(crate) rollout: Option<eb_rollout::RolloutBus>,
+    pub(crate) rollout: Option<(eb_rollout::RolloutBus, crate::rollout::claims::RolloutClaims)>,
 }
 
 /// Where a gate says that it is there, so that no other admits what it does not know of.
-enum Claims {
+pub(crate) enum Claims {
     /// Not needed: nobody else can write, or the backend has no place for it.
     None,
     #[cfg(feature = "redis")]
     Redis(Arc<eb_redis::RedisBus>),
 }
 
-impl Bus {
-    /// The consumer groups that the service keeps, where it does.
-    pub(crate) fn groups(&self) -> Option<Arc<dyn EventBusGroups>> {
-        match &self.claims {
-            Claims::None => None,
-            #[cfg(feature = "redis")]
-            Claims::Redis(bus) => Some(Arc::new(bus.groups())),
-        }
-    }
-
-    /// To be called before a gate reads the log.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(unused_variables, clippy::unused_async, reason = "there is no such backend")
+)]
+impl Claims {
+    /// To be called before a gate reads the log; `shared` if all gates have one index.
     ///
     /// # Errors
     /// `Locked`, naming the other gate, while there is one that this one excludes.
-    #[cfg_attr(
-        not(feature = "redis"),
-        allow(unused_variables, clippy::unused_async, reason = "there is no such backend")
-    )]
-    pub(crate) async fn claim(&self, index: &dyn AdmissionIndex) -> Result<(), Error> {
-        match &self.claims {
-            Claims::None => Ok(()),
+    pub(crate) async fn make(&self, shared: bool) -> Result<(), Error> {
+        match self {
+            Self::None => Ok(()),
             #[cfg(feature = "redis")]
-            Claims::Redis(bus) => {
-                let shared = index.is_shared();
+            Self::Redis(bus) => {
                 bus.claim(if shared { eb_redis::GateClaim::Shared } else { eb_redis::GateClaim::Sole }).await
             }
         }
     }
 
     /// To be called once the gate is closed.
-    #[cfg_attr(not(feature = "redis"), allow(clippy::unused_async, reason = "there is no such backend"))]
-    pub(crate) async fn give_up_claim(&self) {
-        match &self.claims {
-            Claims::None => {}
+    pub(crate) async fn give_up(&self) {
+        match self {
+            Self::None => {}
             #[cfg(feature = "redis")]
-            Claims::Redis(bus) => bus.give_up_claim().await,
+            Self::Redis(bus) => bus.give_up_claim().await,
         }
+    }
+
+    /// Whether a claim is anything here.
+    #[cfg(feature = "rollout")]
+    pub(crate) fn is_kept(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+impl Bus {
+    /// The consumer groups that the service keeps, where it does.
+    pub(crate) fn groups(&self) -> Option<Arc<dyn EventBusGroups>> {
+        match &self.claims {
+            #[cfg(feature = "redis")]
+            Claims::Redis(bus) => Some(Arc::new(bus.groups())),
+            _ => None,
+        }
+    }
+
+    /// As [`Claims::make`], for a gate with this index.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn claim(&self, index: &dyn AdmissionIndex) -> Result<(), Error> {
+        let shared = index.is_shared();
+        #[cfg(feature = "rollout")]
+        if let Some((_, claims)) = &self.rollout {
+            return claims.make(shared).await;
+        }
+        self.claims.make(shared).await
+    }
+
+    /// To be called once the gate is closed.
+    pub(crate) async fn give_up_claim(&self) {
+        #[cfg(feature = "rollout")]
+        if let Some((_, claims)) = &self.rollout {
+            return claims.give_up().await;
+        }
+        self.claims.give_up().await;
     }
 }
 
@@ -87,7 +115,7 @@ pub(crate) struct Opened {
     pub(crate) publisher: Box<dyn Fn() -> Arc<dyn EventBusPublisher> + Send + Sync>,
     pub(crate) reader: Arc<dyn EventBusReader>,
     pub(crate) admin: Arc<dyn EventBusAdmin>,
-    claims: Claims,
+    pub(crate) claims: Claims,
 }
 
 impl From<Opened> for Bus {
@@ -111,13 +139,13 @@ pub(crate) async fn open_bus(profile: &Profile, purpose: Purpose) -> Result<Bus,
         #[cfg(feature = "rollout")]
         BusKind::Rollout => {
             let settings = config.rollout.as_ref().ok_or_else(|| no_section("rollout"))?;
-            let bus = crate::rollout::opened::open(profile, settings, purpose).await?;
+            let (bus, claims) = crate::rollout::opened::open(profile, settings, purpose).await?;
             Ok(Bus {
                 publisher: Arc::new(bus.publisher()),
                 reader: Arc::new(bus.reader()),
                 admin: Arc::new(bus.admin()),
                 claims: Claims::None,
-                rollout: Some(bus),
+                rollout: Some((bus, claims)),
             })
         }
         kind => Ok(open_kind(kind, config, purpose).await?.into()),

@@ -110,7 +110,7 @@ impl Platform {
     #[cfg(feature = "rollout")]
     #[must_use]
     pub fn rollout(&self) -> Option<eb_rollout::Control> {
-        self.bus.rollout.as_ref().map(eb_rollout::RolloutBus::control)
+        self.bus.rollout.as_ref().map(|(bus, _)| bus.control())
     }
 
     /// Makes the profile's topics that are missing, if it says `create_topics: true`. Gives back those it made.
@@ -172,7 +172,7 @@ impl Platform {
         };
         let publisher = self.bus.publisher.close().await;
         #[cfg(feature = "rollout")]
-        if let Some(rollout) = &self.bus.rollout {
+        if let Some((rollout, _)) = &self.bus.rollout {
             rollout.control().close().await;
         }
         let reader = self.bus.reader.close().await;

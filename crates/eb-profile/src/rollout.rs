@@ -9,9 +9,22 @@ use crate::model::{BUS_KINDS, BusKind, EventBusConfig, KIND_OVERRIDE};
 use crate::postgres::{self, PostgresSettings};
 use crate::section::Section;
 
-const KEYS: &[&str] = &["old", "new", "state", "lease_ms", "triggers"];
+#[cfg(feature = "rollout")]
+pub(crate) mod claims;
+#[cfg(feature = "rollout")]
+pub(crate) mod opened;
 
-const TRIGGERS: &[&str] = &["on_finding", "unavailable_ms", "p99_ratio_percent", "window_ms", "min_samples"];
+const KEYS: &[&str] = &["old", "new", "state", "lease_ms", "rest_ms", "triggers"];
+
+const TRIGGERS: &[&str] = &[
+    "on_finding",
+    "unavailable_ms",
+    "p99_ratio_percent",
+    "p99_floor_ms",
+    "p99_windows",
+    "window_ms",
+    "min_samples",
+];
 
 /// A bus made of two.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +37,9 @@ pub struct RolloutSettings {
     pub state: RolloutState,
     /// `lease_ms`: how long a process may write without asking; taken from the register once it is there.
     pub lease: Duration,
+    /// `rest_ms`: how long the new bus rests after it was primary before a planned step makes it primary again; what was given up on there must
+    /// have landed, or never will.
+    pub rest: Duration,
     /// `triggers`.
     pub triggers: RolloutTriggers,
     /// `EVENT_BUS_KIND` names the old bus: opening for writing rolls back, for all processes.
@@ -62,9 +78,13 @@ pub struct RolloutTriggers {
     pub unavailable: Option<Duration>,
     /// `p99_ratio_percent`: how much of the old bus's 99th percentile of publish latency the new one's may be; 0 for any.
     pub p99_ratio_percent: Option<u64>,
-    /// `window_ms`: the stretch of time that latencies are compared over.
+    /// `p99_floor_ms`: up to here the new bus's percentile is well, whatever the old one's is.
+    pub p99_floor: Duration,
+    /// `p99_windows`: so many windows in a row must be worse.
+    pub p99_windows: u32,
+    /// `window_ms`: latencies are compared over stretches of this length at least.
     pub window: Duration,
-    /// `min_samples` of a window.
+    /// `min_samples`: a window goes on until it has so many.
     pub min_samples: u64,
 }
 
@@ -93,6 +113,7 @@ pub(crate) fn read(
     let settings = RolloutSettings {
         state: read_state(&section, old.kind, base)?,
         lease,
+        rest: Duration::from_millis(section.number_or("rest_ms", 0..=86_400_000, 30_000)?),
         triggers: triggers(&section)?,
         rollback_requested: kind == BusKind::Rollout && requested(env, &old, notices)?,
         old,
@@ -170,210 +191,10 @@ fn triggers(section: &Section<'_>) -> Result<RolloutTriggers, ProfileError> {
         on_finding: t.boolean_or("on_finding", true)?,
         unavailable: some(t.number_or("unavailable_ms", 0..=86_400_000, 30_000)?).map(Duration::from_millis),
         p99_ratio_percent: some(ratio),
+        p99_floor: Duration::from_millis(t.number_or("p99_floor_ms", 0..=60_000, 20)?),
+        // Within the range.
+        p99_windows: u32::try_from(t.number_or("p99_windows", 1..=1_000, 2)?).unwrap_or(u32::MAX),
         window: Duration::from_millis(t.number_or("window_ms", 100..=86_400_000, 60_000)?),
         min_samples: t.number_or("min_samples", 1..=1_000_000, 200)?,
     })
-}
-
-#[cfg(feature = "rollout")]
-pub(crate) mod opened {
-    //! Opening both buses and the register.
-
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use eb_contract::stores::RegisterStore;
-    use eb_contract::{
-        BoxFuture, Capabilities, Cursor, Error, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader,
-        Head, OffsetKind, PartitionId, Result, StartAt, Topic, TopicPartitions,
-    };
-    use eb_rollout::{Phase, RolloutBus, RolloutConfig, RolloutParts, SideBus, Triggers};
-    use tokio::sync::OnceCell;
-
-    use super::{RolloutSettings, RolloutSide, RolloutState};
-    use crate::backend::{Opened, Purpose, open_kind};
-    use crate::error::OpenError;
-    use crate::model::{BusKind, Profile};
-
-    /// Opens the rollout; rolls it back first, where the environment asks for that.
-    pub(crate) async fn open(
-        profile: &Profile,
-        settings: &RolloutSettings,
-        purpose: Purpose,
-    ) -> Result<RolloutBus, OpenError> {
-        let parts = RolloutParts {
-            old: side("old", &settings.old, purpose).await?,
-            new: side("new", &settings.new, purpose).await?,
-            registers: registers(profile, &settings.state).await?,
-        };
-        let t = &settings.triggers;
-        // Whole percents far below 2^53.
-        #[allow(clippy::cast_precision_loss, reason = "below 2^53")]
-        let p99_ratio = t.p99_ratio_percent.map(|percent| percent as f64 / 100.0);
-        let config = RolloutConfig {
-            owner: format!("{} pid {}", profile.profile_id, std::process::id()),
-            lease: settings.lease,
-            workers: purpose == Purpose::Writing,
-            triggers: Triggers {
-                on_finding: t.on_finding,
-                unavailable_for: t.unavailable,
-                p99_ratio,
-                window: t.window,
-                min_samples: t.min_samples,
-                ..Triggers::default()
-            },
-            ..RolloutConfig::default()
-        };
-        let bus = RolloutBus::open(parts, config).await?;
-        if settings.rollback_requested && purpose == Purpose::Writing {
-            let reason = format!(
-                "{}={} in the environment of pid {}",
-                crate::model::KIND_OVERRIDE,
-                settings.old.kind.as_str(),
-                std::process::id()
-            );
-            bus.control().rollback(Phase::Baseline, &reason).await?;
-        }
-        Ok(bus)
-    }
-
-    async fn registers(profile: &Profile, state: &RolloutState) -> Result<Arc<dyn RegisterStore>, OpenError> {
-        match state {
-            #[cfg(feature = "file")]
-            RolloutState::File { root } => Ok(Arc::new(eb_store_local::FileRegisterStore::open(root))),
-            #[cfg(feature = "memory")]
-            RolloutState::Memory => Ok(Arc::new(eb_memory::MemoryRegisterStore::new())),
-            #[cfg(feature = "postgres")]
-            RolloutState::Postgres(settings) => {
-                let config = settings.to_config(&profile.profile_id);
-                let place = format!(
-                    "{}:{}: wiring.event_bus.rollout.state.url",
-                    profile.source.name(),
-                    settings.at.line
-                );
-                let store = eb_checkpoint_pg::PgRegisterStore::open(&config).await;
-                Ok(Arc::new(store.map_err(|e| crate::postgres::placed(e, &place))?))
-            }
-            #[allow(unreachable_patterns, reason = "reachable where a store is not built in")]
-            _ => Err(OpenError::Bus(Error::new(
-                ErrorKind::Unsupported,
-                "open",
-                "this program was built without the store of the rollout's state",
-            ))),
-        }
-    }
-
-    /// One bus. One that cannot be reached now is opened when it is used: a rollout goes on without it.
-    async fn side(which: &str, side: &RolloutSide, purpose: Purpose) -> Result<SideBus, OpenError> {
-        // The same kind on both sides is told apart by which it is.
-        let name = format!("{which} {}", side.kind.as_str());
-        // AWS names a second for what GetRecords may lag behind an ACK.
-        let shows_within =
-            if side.kind == BusKind::Kinesis { Duration::from_secs(1) } else { Duration::ZERO };
-        let lazy = Arc::new(Lazy {
-            side: side.clone(),
-            purpose,
-            opened: OnceCell::new(),
-            capabilities: expected(side),
-        });
-        match lazy.get().await {
-            Ok(opened) => Ok(SideBus {
-                name,
-                reader: opened.reader.clone(),
-                admin: opened.admin.clone(),
-                publisher: publisher(lazy.clone()),
-                shows_within,
-            }),
-            Err(error) if error.is_retryable() => Ok(SideBus {
-                name,
-                reader: lazy.clone(),
-                admin: lazy.clone(),
-                publisher: publisher(lazy),
-                shows_within,
-            }),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn publisher(lazy: Arc<Lazy>) -> eb_rollout::PublisherFactory {
-        Arc::new(move || -> BoxFuture<'static, Result<Arc<dyn EventBusPublisher>>> {
-            let lazy = lazy.clone();
-            Box::pin(async move { Ok((lazy.get().await?.publisher)()) })
-        })
-    }
-
-    /// What a bus that has not been reached yet is expected to promise.
-    fn expected(side: &RolloutSide) -> Capabilities {
-        let kind = match side.kind {
-            BusKind::Kinesis => OffsetKind::KinesisSequence,
-            BusKind::Redis => OffsetKind::RedisStreamId,
-            BusKind::Memory => OffsetKind::MemoryIndex,
-            BusKind::File | BusKind::Rollout => OffsetKind::FileLine,
-        };
-        let mut caps = Capabilities::new(side.kind.as_str(), kind);
-        caps.max_envelope_bytes = side.config.max_envelope_bytes;
-        caps.unknown_outcomes = true;
-        caps.retention = matches!(side.kind, BusKind::Kinesis | BusKind::Redis);
-        caps
-    }
-
-    /// A bus that is opened by its first call that succeeds.
-    struct Lazy {
-        side: RolloutSide,
-        purpose: Purpose,
-        opened: OnceCell<Opened>,
-        capabilities: Capabilities,
-    }
-
-    impl Lazy {
-        async fn get(&self) -> Result<&Opened> {
-            let open = || async {
-                open_kind(self.side.kind, &self.side.config, self.purpose).await.map_err(|e| match e {
-                    OpenError::Bus(error) => error,
-                    other => Error::new(ErrorKind::InvalidInput, "open", other.to_string()),
-                })
-            };
-            self.opened.get_or_try_init(open).await
-        }
-    }
-
-    impl EventBusReader for Lazy {
-        fn capabilities(&self) -> &Capabilities {
-            &self.capabilities
-        }
-
-        fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>>> {
-            Box::pin(async { self.get().await?.reader.topics().await })
-        }
-
-        fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<TopicPartitions>> {
-            Box::pin(async move { self.get().await?.reader.partitions(topic).await })
-        }
-
-        fn head<'a>(&'a self, topic: &'a Topic, partition: PartitionId) -> BoxFuture<'a, Result<Head>> {
-            Box::pin(async move { self.get().await?.reader.head(topic, partition).await })
-        }
-
-        fn cursor<'a>(
-            &'a self,
-            topic: &'a Topic,
-            partition: PartitionId,
-            start: StartAt,
-        ) -> BoxFuture<'a, Result<Box<dyn Cursor>>> {
-            Box::pin(async move { self.get().await?.reader.cursor(topic, partition, start).await })
-        }
-
-        fn close(&self) -> BoxFuture<'static, Result<()>> {
-            match self.opened.get() {
-                Some(opened) => opened.reader.close(),
-                None => Box::pin(async { Ok(()) }),
-            }
-        }
-    }
-
-    impl EventBusAdmin for Lazy {
-        fn create_topic<'a>(&'a self, topic: &'a Topic, partitions: u32) -> BoxFuture<'a, Result<()>> {
-            Box::pin(async move { self.get().await?.admin.create_topic(topic, partitions).await })
-        }
-    }
 }

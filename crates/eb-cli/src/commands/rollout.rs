@@ -26,6 +26,14 @@ struct Shown {
 pub(crate) async fn run(ui: &mut Ui, global: &Global, args: Args) -> Outcome {
     let profile = Profile::load(&global.profile)?;
     profile.notices.iter().for_each(|notice| ui.note(notice));
+    let of_rollout = profile.wiring.event_bus.rollout.as_ref();
+    if matches!(args, Args::Advance { .. }) && of_rollout.is_some_and(|r| r.rollback_requested) {
+        return Err(Failure::failed(
+            "invalid_input",
+            "EVENT_BUS_KIND in the environment asks for the rollback, and every program that starts with it makes it",
+        )
+        .advise("unset it, there and for all programs of the platform, then advance"));
+    }
     let purpose = if matches!(args, Args::Status { .. }) { Purpose::Reading } else { Purpose::Writing };
     let platform = Platform::open(profile, purpose).await?;
     let control = platform.rollout().ok_or_else(|| {

@@ -130,6 +130,10 @@ fn the_switch_in_the_environment_rolls_all_back_and_names_no_other_bus() {
     let elsewhere = moving.eb_with(&["health"], &[("EVENT_BUS_KIND", "redis")]).ended(1);
     assert!(elsewhere.stderr.contains("can only name its old bus, `file`"), "{elsewhere:?}");
     assert_eq!(moving.phase(), "new_primary");
+    // One cannot go forward and back at once.
+    let both = moving.eb_with(&["rollout", "advance"], &[("EVENT_BUS_KIND", "file")]).ended(1);
+    assert!(both.stderr.contains("asks for the rollback, and every program"), "{both:?}");
+    assert_eq!(moving.phase(), "new_primary");
     moving.place.write("more.ndjson", &events(11..=12));
     let ran = moving.eb_with(&["ingest", "more.ndjson"], &[("EVENT_BUS_KIND", "file")]).ended(0);
     assert!(ran.stderr.contains("asks for the rollback"), "{ran:?}");

@@ -14,6 +14,8 @@ mod postgres;
 mod redis;
 #[cfg(all(feature = "redis", feature = "rollout"))]
 mod rollout;
+#[cfg(all(unix, feature = "redis", feature = "rollout"))]
+mod rollout_claims;
 mod runtimes;
 mod settings;
 
