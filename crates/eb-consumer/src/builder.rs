@@ -16,6 +16,7 @@ use crate::event::{Event, RawEvent};
 use crate::lane::RunLane;
 use crate::lane::plain::PlainLanes;
 use crate::lane::tx::TxLanes;
+use crate::redrive::Redrive;
 use crate::retry::RetryPolicy;
 use crate::routes::{Plain, Routes, Unhandled, WithTx, typed, typed_tx, untyped, untyped_tx};
 
@@ -78,8 +79,7 @@ mod sealed {
 
 pub(crate) struct Finished {
     pub(crate) lanes: sealed::Lanes,
-    /// The handlers, where they can be called without a lease.
-    pub(crate) plain: Option<Routes<Plain>>,
+    pub(crate) redrive: Arc<dyn Redrive>,
 }
 
 /// Handlers on their own: many at once, effects at least once.
@@ -110,8 +110,8 @@ impl sealed::Sealed for OnTheirOwn {
 
     #[allow(private_interfaces)]
     fn finish(self, _stores: &mut Stores) -> Finished {
-        let plain = Some(self.routes.clone());
-        Finished { lanes: Arc::new(PlainLanes { routes: self.routes }), plain }
+        let redrive = Arc::new(self.routes.clone());
+        Finished { lanes: Arc::new(PlainLanes { routes: self.routes }), redrive }
     }
 }
 
@@ -127,7 +127,9 @@ impl<S: TransactionalStore> sealed::Sealed for Within<S> {
     #[allow(private_interfaces)]
     fn finish(self, stores: &mut Stores) -> Finished {
         stores.processed = Arc::clone(&self.store) as _;
-        Finished { lanes: Arc::new(TxLanes { routes: self.routes, store: self.store }), plain: None }
+        stores.dead_letters = self.store.dead_letters();
+        let lanes = Arc::new(TxLanes { routes: self.routes, store: self.store });
+        Finished { lanes: lanes.clone(), redrive: lanes }
     }
 }
 
@@ -310,7 +312,8 @@ impl<K: Handlers> ConsumerBuilder<K> {
         self
     }
 
-    /// Where it keeps what it has done. Of a transactional consumer the marks are in its transactional store, whatever `processed` is.
+    /// Where it keeps what it has done. Of a transactional consumer marks and dead letters are in its transactional store, whatever `processed` and
+    /// `dead_letters` are.
     pub fn stores(mut self, stores: Stores) -> Self {
         self.settings.stores = Some(stores);
         self
@@ -394,7 +397,7 @@ impl<K: Handlers> ConsumerBuilder<K> {
         let wrong = |what: String| BuildError { consumer: settings.name.clone(), what };
         handlers.check().map_err(wrong)?;
         let (name, source, mut stores) = settings.check().map_err(wrong)?;
-        let Finished { lanes, plain } = handlers.finish(&mut stores);
-        Ok(EventConsumer::new(name, source, stores, settings, lanes, plain))
+        let Finished { lanes, redrive } = handlers.finish(&mut stores);
+        Ok(EventConsumer::new(name, source, stores, settings, lanes, redrive))
     }
 }

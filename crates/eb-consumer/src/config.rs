@@ -85,7 +85,8 @@ pub struct LeasePolicy {
     pub rebalance: Duration,
     /// After what time a partition that could not be opened or read is tried again.
     pub retry_failed: Duration,
-    /// How long handlers may go on when a partition is given up or the consumer stops. Then they are dropped.
+    /// How long handlers may go on when a partition is given up or the consumer stops. Then they are dropped. Storing what was handled
+    /// may take as long again as [`CommitPolicy::retry_max`].
     pub grace: Duration,
 }
 

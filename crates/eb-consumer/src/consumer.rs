@@ -15,8 +15,8 @@ use crate::context::{Context, Stores};
 use crate::error::ConsumerError;
 use crate::lane::RunLane;
 use crate::metrics::ConsumerMetrics;
+use crate::redrive::Redrive;
 use crate::room::Room;
-use crate::routes::{Plain, Routes};
 use crate::source::{GroupSource, LogSource, Source};
 use crate::status::{Board, PartitionStatus};
 use crate::team::{Team, write_down_start};
@@ -31,7 +31,7 @@ pub struct EventConsumer {
     pub(crate) stores: Stores,
     settings: Settings,
     lanes: Arc<dyn RunLane>,
-    pub(crate) plain: Option<Routes<Plain>>,
+    pub(crate) redrive: Arc<dyn Redrive>,
 }
 
 impl EventConsumer {
@@ -55,9 +55,9 @@ impl EventConsumer {
         stores: Stores,
         settings: Settings,
         lanes: Arc<dyn RunLane>,
-        plain: Option<Routes<Plain>>,
+        redrive: Arc<dyn Redrive>,
     ) -> Self {
-        Self { name, source, stores, settings, lanes, plain }
+        Self { name, source, stores, settings, lanes, redrive }
     }
 
     /// Its name.

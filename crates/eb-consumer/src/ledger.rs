@@ -28,6 +28,8 @@ pub(crate) struct Writing {
     /// The checkpoint as stored by this step; until then it is not known to be.
     stored: Option<Checkpoint>,
     marked: bool,
+    /// An attempt may have been stored although it was not answered: what is stored then may be this very step.
+    doubtful: bool,
     began: Instant,
 }
 
@@ -100,7 +102,7 @@ impl Ledger {
         };
         let marks = std::mem::take(&mut step.marks);
         let progress = Progress { marks, checkpoint, committed: self.committed };
-        Writing { step, progress, stored: None, marked: false, began: Instant::now() }
+        Writing { step, progress, stored: None, marked: false, doubtful: false, began: Instant::now() }
     }
 
     /// Stores as much of it as can be stored. Dropping the future leaves each part stored or not; doing it again is safe.
@@ -149,10 +151,7 @@ async fn store(stores: &Stores, writing: &mut Writing, lease: &Lease, moved: boo
     if !writing.marked && (keeps || !writing.progress.marks.is_empty()) {
         match stores.processed.record(&writing.progress, lease).await {
             Ok(stored) => writing.stored = stored,
-            Err(error) => {
-                let stored = ours(stores, &writing.progress.checkpoint, lease, error).await?;
-                writing.stored = Some(stored);
-            }
+            Err(error) => writing.stored = Some(ours(stores, writing, lease, error).await?),
         }
     }
     writing.marked = true;
@@ -167,24 +166,22 @@ async fn store(stores: &Stores, writing: &mut Writing, lease: &Lease, moved: boo
     });
     let stored = match answer {
         Ok(stored) => stored,
-        Err(error) => ours(stores, checkpoint, lease, error).await?,
+        Err(error) => ours(stores, writing, lease, error).await?,
     };
     writing.stored = Some(stored);
     Ok(())
 }
 
-/// Where a commit was refused for its version, or its outcome is not known: the checkpoint as stored, if it is the one that was committed.
-pub(crate) async fn ours(
-    stores: &Stores,
-    sent: &Checkpoint,
-    lease: &Lease,
-    error: Error,
-) -> Result<Checkpoint> {
-    let doubtful =
-        matches!(error.kind(), ErrorKind::VersionConflict { .. }) || error.effect() == Effect::Unknown;
+/// Where the outcome of a commit is not known, or it was refused for its version after such an outcome: the checkpoint as stored, if it is
+/// the one that was committed. A refusal out of the blue is about somebody else's.
+async fn ours(stores: &Stores, writing: &mut Writing, lease: &Lease, error: Error) -> Result<Checkpoint> {
+    let conflict = matches!(error.kind(), ErrorKind::VersionConflict { .. });
+    let doubtful = error.effect() == Effect::Unknown || conflict && writing.doubtful;
+    writing.doubtful |= error.effect() == Effect::Unknown;
     if !doubtful {
         return Err(error);
     }
+    let sent = &writing.progress.checkpoint;
     let stored = stores.checkpoints.load(&sent.consumer, &sent.topic, sent.partition_id).await?;
     match stored {
         Some(stored)

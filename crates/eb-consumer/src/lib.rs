@@ -9,7 +9,8 @@
 //! 2. **In order per key**: the handler is called for a record only after the earlier ones of its key are finished. Different keys go side by
 //!    side, and one that is being retried holds up no other.
 //! 3. **Handled twice only within a bound**: see *What a crash brings again*. With a [`TransactionalStore`](eb_contract::stores::TransactionalStore)
-//!    the handler's writes, the mark and the checkpoint are one transaction, and effects are exactly once.
+//!    the handler's writes, the mark and the checkpoint are one transaction, and effects are exactly once, those of dead letters that are tried again
+//!    included: a letter is written with its record's mark, and ends with its effect.
 //! 4. **The checkpoint is the lowest unfinished cut.** What is finished past it is kept as marks ([`ProcessedStore`](eb_contract::stores::ProcessedStore)).
 //!
 //! # The life of a record
@@ -54,13 +55,14 @@
 //! | while handlers run | the same | those whose handler had begun: at most one per key, at most [`Limits::concurrency`] of a worker |
 //! | after success, before the mark is durable | the same | the finished ones that are not recorded: at most [`Limits::partition_records`] of a partition and [`Limits::total_records`] of a worker; usually what came within [`CommitPolicy::interval`] |
 //! | between mark and checkpoint | the same | nothing: the marks answer |
-//! | between dead letter and mark | the record, again | nothing new becomes of it: its handler is called again, and the letter is one (stores put a position once) |
+//! | between dead letter and mark | the record, again | its handler is called again. If it fails, the letter is one (stores put a position once); if it succeeds now, an open letter is left of a record that was handled: look before retrying it. Not within transactions, where the two are one |
 //! | in the middle of a transaction | its records | their handlers run again; their effects were rolled back |
-//! | in the answer to a transaction's commit | nothing, or the above | the version of the stored checkpoint tells which |
+//! | in the answer to a transaction's commit | nothing, or the above | the version of the stored checkpoint tells which; should the commit land later still, the next transaction is refused, and the partition is opened anew |
 //! | lease lost (paused, partitioned off) | as for a crash, to the next holder; the old one's commits are fenced | as for a crash |
 //!
 //! Handlers are dropped, not awaited, when a lease ends, when the grace time of a shutdown ends, and with the consumer itself: at an `await`, like every
-//! future. What must not be cut in two belongs in a task of its own, or in a transaction.
+//! future. What must not be cut in two belongs in a task of its own, or in a transaction. Within a transaction the record of the dropped handler is undone
+//! alone, and what was handled before it is committed. After the grace time storing goes on for at most [`CommitPolicy::retry_max`].
 //!
 //! # Idempotency
 //! What was read is asked for in batches ([`ProcessedStore::seen`](eb_contract::stores::ProcessedStore::seen)) before it is handled. A mark is recorded after the handler's success
@@ -74,12 +76,17 @@
 //! |---|---|
 //! | the handler, permanently; the payload does not decode | dead letter, then finished |
 //! | the handler, otherwise; a panic | tried again by the [`RetryPolicy`], and after its last attempt as [`AfterMax`] says. Attempts are counted by the holder: another one begins anew |
-//! | the dead-letter store | the record stays unfinished; tried again until it works |
+//! | the dead-letter store | the record stays unfinished; tried again until it works. Letters are not fenced by the lease: one that a worker was writing when its lease ended may be about a record that the next holder handles. Within transactions they are |
 //! | the processed store or the checkpoint store | the step is tried again; handling goes on up to the room |
 //! | reading, with a retry allowed | tried again; health degraded |
 //! | reading, for good (out of range, damage, another incarnation) | what was read is finished, the partition is given up and looked at again every [`LeasePolicy::retry_failed`]; health failing |
 //! | the lease store | leases run out, partitions stop; they are claimed again when it is back |
 //! | a reset of the checkpoint by someone | the next commit is refused; the partition is opened anew where the checkpoint says |
+//!
+//! # What others see
+//! With every heartbeat a worker reports for each partition that it holds what it is doing, how much it has in flight, how many keys it tries again
+//! and how often it had to ([`WorkReport`](eb_contract::stores::WorkReport)). The report lives as long as the lease: of a worker that died, or was taken over from, nothing is shown.
+//! [`overview`] puts that beside checkpoints, heads, dead letters and the backlog of groups, for all workers, wherever they run.
 //!
 //! # Groups of a service
 //! Where the service itself hands out records ([`EventBusGroups`](eb_contract::EventBusGroups)), the same machine runs with acknowledgements after the marks:
@@ -88,8 +95,8 @@
 //! leases, no checkpoint, no order.
 //!
 //! # Where things are
-//! `partition/` is the state machine, without I/O and clocks. `lane` runs one partition, `lane_tx` the same within transactions, `team` the leases,
-//! `fetch` reads ahead, `source/` has the two sources, `routes` the handlers.
+//! `partition/` is the state machine, without I/O and clocks. `lane/plain` runs one partition, `lane/tx` the same within transactions, `team` the leases,
+//! `fetch` reads ahead, `source/` has the two sources, `routes` the handlers, `redrive` tries dead letters again, `overview` looks at all workers.
 
 mod builder;
 mod config;

@@ -1,13 +1,20 @@
 //! Calling the handler again for dead letters.
+//!
+//! A handler on its own is called, and then the letter is resolved: a crash in between leaves it open, with the effect. A handler within a
+//! transaction has its writes and the letter's end committed as one: of any number that try the same letter at once, however they end, one
+//! has an effect. Its record needs no lease for that: it was marked when the letter was put, in one transaction, so no worker handles it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use eb_contract::stores::{DeadLetter, DeadLetterFilter, DeadLetterId, Resolution};
-use eb_contract::{Error, ErrorKind, PartitionKey, Result, Topic};
+use eb_contract::stores::{
+    DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterStore, MarkScope, Resolution, TransactionalStore,
+};
+use eb_contract::{BoxFuture, Effect, Error, ErrorKind, PartitionKey, Result, Topic};
 
 use crate::consumer::EventConsumer;
 use crate::item::Item;
+use crate::lane::tx::TxLanes;
 use crate::partition::Outcome;
 use crate::routes::{Call, Plain, Route, Routes, run};
 
@@ -20,6 +27,96 @@ pub enum Retried {
     Failed(Vec<String>),
     /// It was not tried: an earlier one of its key, which parks the key, is still open.
     Behind(DeadLetterId),
+    /// Its handler succeeded, but somebody else had resolved it by then. Within a transaction this attempt has no effect.
+    Elsewhere,
+}
+
+/// Calls a handler for a letter, and resolves it.
+pub(crate) trait Redrive: Send + Sync {
+    fn redrive<'a>(
+        &'a self,
+        letters: &'a dyn DeadLetterStore,
+        letter: &'a DeadLetter,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<Retried>>;
+}
+
+impl Redrive for Routes<Plain> {
+    fn redrive<'a>(
+        &'a self,
+        letters: &'a dyn DeadLetterStore,
+        letter: &'a DeadLetter,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<Retried>> {
+        Box::pin(async move {
+            let (handler, call) = match prepare(self, letter) {
+                Ok(prepared) => prepared,
+                Err(why) => return Ok(Retried::Failed(vec![why])),
+            };
+            match run(async move { handler(call).await }).await.1 {
+                Outcome::Handled | Outcome::Skipped => {
+                    let resolved = letters.resolve(letter.id, Resolution::Handled, reason).await;
+                    judge(letters, letter.id, reason, resolved).await
+                }
+                Outcome::Never(_, errors) | Outcome::Later(errors) => Ok(Retried::Failed(errors)),
+            }
+        })
+    }
+}
+
+impl<S: TransactionalStore> Redrive for TxLanes<S> {
+    fn redrive<'a>(
+        &'a self,
+        letters: &'a dyn DeadLetterStore,
+        letter: &'a DeadLetter,
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<Retried>> {
+        Box::pin(async move {
+            let (handler, call) = match prepare(&self.routes, letter) {
+                Ok(prepared) => prepared,
+                Err(why) => return Ok(Retried::Failed(vec![why])),
+            };
+            let new = &letter.letter;
+            let scope = MarkScope {
+                subscriber: new.consumer.clone(),
+                bus_incarnation: new.bus_incarnation.clone(),
+                topic: new.record.eb_ref.topic.clone(),
+                partition_id: new.record.eb_ref.partition_id,
+            };
+            let mark = call.item.mark();
+            let mut transaction = self.store.begin().await?;
+            match run(async { handler(call, &mut transaction).await }).await.1 {
+                Outcome::Handled | Outcome::Skipped => {
+                    let of = (&scope, &mark);
+                    let resolved = self.store.resolve_and_commit(transaction, letter.id, of, reason).await;
+                    judge(letters, letter.id, reason, resolved).await
+                }
+                // Dropped with what the handler wrote.
+                Outcome::Never(_, errors) | Outcome::Later(errors) => Ok(Retried::Failed(errors)),
+            }
+        })
+    }
+}
+
+/// What the end of a letter means; where the answer was lost, the letter tells.
+async fn judge(
+    letters: &dyn DeadLetterStore,
+    id: DeadLetterId,
+    reason: &str,
+    resolved: Result<DeadLetter>,
+) -> Result<Retried> {
+    let error = match resolved {
+        Ok(_) => return Ok(Retried::Handled),
+        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists) => return Ok(Retried::Elsewhere),
+        Err(error) => error,
+    };
+    if error.effect() == Effect::Unknown
+        && let Some(end) = letters.get(id).await?.resolved
+        && (end.how, end.reason.as_str()) == (Resolution::Handled, reason)
+    {
+        return Ok(Retried::Handled);
+    }
+    Err(error)
 }
 
 /// How many letters are listed at once.
@@ -30,12 +127,12 @@ impl EventConsumer {
     /// a key are tried in their order, and when one fails, those behind it are not. Once the last of them is resolved,
     /// running workers handle the key again, within a few seconds.
     ///
-    /// The consumer need not be running, and may be. Effects are at least once: a crash between the handler's success and the resolution leaves the
-    /// letter open. Dropping the future leaves the one that is being tried open, too.
+    /// The consumer need not be running, and may be. Effects of handlers on their own are at least once: a crash between the handler's success and
+    /// the resolution leaves the letter open, and so does dropping the future. Handlers within transactions have their effect with the letter's end,
+    /// once, however often and by whomever it is tried.
     ///
     /// # Errors
-    /// When the store fails, and [`ErrorKind::Unsupported`] for a consumer whose handlers work within transactions: their transactions commit
-    /// with a partition's checkpoint, which only the holder of its lease may move.
+    /// When the store fails: with [`Effect::Unknown`] it may have been resolved, and trying again is safe within transactions.
     pub async fn retry_dead_letters(
         &self,
         filter: &DeadLetterFilter,
@@ -82,11 +179,6 @@ impl EventConsumer {
         reason: &str,
         stuck: &mut BTreeSet<(Topic, PartitionKey)>,
     ) -> Result<Retried> {
-        let Some(routes) = &self.plain else {
-            let what = "handlers within transactions cannot be called without the lease of a partition";
-            return Err(Error::new(ErrorKind::Unsupported, "retry dead letter", what)
-                .advise("retry with a consumer of the same name whose handlers work on their own"));
-        };
         let record = &letter.letter.record;
         let line = (record.eb_ref.topic.clone(), record.partition_key.clone());
         if letter.letter.parks_key
@@ -95,16 +187,11 @@ impl EventConsumer {
         {
             return Ok(Retried::Behind(first));
         }
-        match call(routes, letter).await {
-            Outcome::Handled | Outcome::Skipped => {
-                self.stores.dead_letters.resolve(letter.id, Resolution::Handled, reason).await?;
-                Ok(Retried::Handled)
-            }
-            Outcome::Never(_, errors) | Outcome::Later(errors) => {
-                stuck.insert(line);
-                Ok(Retried::Failed(errors))
-            }
+        let retried = self.redrive.redrive(&*self.stores.dead_letters, letter, reason).await?;
+        if matches!(retried, Retried::Failed(_)) {
+            stuck.insert(line);
         }
+        Ok(retried)
     }
 
     /// The oldest open letter that parks a key.
@@ -126,15 +213,12 @@ impl EventConsumer {
     }
 }
 
-async fn call(routes: &Routes<Plain>, letter: &DeadLetter) -> Outcome {
+/// The handler of a letter's event, and the call; or why there is none.
+fn prepare<H: Clone>(routes: &Routes<H>, letter: &DeadLetter) -> std::result::Result<(H, Call), String> {
     let item = Arc::new(Item::read(letter.letter.record.clone()));
-    let event_type = match &item.content {
-        Ok(content) => content.event_type.clone(),
-        Err(why) => return Outcome::Later(vec![why.clone()]),
-    };
+    let event_type = item.content.as_ref().map_err(Clone::clone)?.event_type.clone();
     let Route::To(handler) = routes.find(&event_type) else {
-        return Outcome::Later(vec![format!("no handler for events of type `{event_type}`")]);
+        return Err(format!("no handler for events of type `{event_type}`"));
     };
-    let call = Call { item, attempt: letter.letter.attempts.saturating_add(1) };
-    run(async move { handler(call).await }).await.1
+    Ok((handler.clone(), Call { item, attempt: letter.letter.attempts.saturating_add(1) }))
 }

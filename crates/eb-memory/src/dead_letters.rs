@@ -9,7 +9,7 @@ use eb_contract::stores::{
     check_resolution,
 };
 use eb_contract::{
-    BoxFuture, BusIncarnation, ConsumerName, EbRef, Error, ErrorKind, PartitionKey, Result, Topic,
+    BoxFuture, BusIncarnation, ConsumerName, EbRef, Error, ErrorKind, PartitionKey, Result, Timestamp, Topic,
 };
 use futures_util::FutureExt;
 use futures_util::future::ready;
@@ -66,20 +66,34 @@ impl MemoryDeadLetters {
 
     fn put_one(&self, new: &NewDeadLetter) -> Result<DeadLetterId> {
         new.check()?;
+        self.with(|state| Ok(state.put(new, self.clock.now())))
+    }
+
+    /// Whether these could be put now; then `work` is done, and they are put if it succeeds. Nobody sees the one without the other.
+    pub(crate) fn put_with<T>(
+        &self,
+        letters: &[NewDeadLetter],
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        if letters.is_empty() {
+            return work();
+        }
+        letters.iter().try_for_each(NewDeadLetter::check)?;
         self.with(|state| {
-            let key = place_of(new);
-            if let Some(id) = state.open.get(&key) {
-                return Ok(*id);
-            }
-            let id = DeadLetterId(state.letters.last_key_value().map_or(1, |(last, _)| last.0 + 1));
-            let letter = DeadLetter { id, letter: new.clone(), put_at: self.clock.now(), resolved: None };
-            state.letters.insert(id, letter);
-            state.open.insert(key, id);
-            Ok(id)
+            let done = work()?;
+            letters.iter().for_each(|letter| _ = state.put(letter, self.clock.now()));
+            Ok(done)
         })
     }
 
-    fn resolve_now(&self, id: DeadLetterId, how: Resolution, reason: &str) -> Result<DeadLetter> {
+    /// Whether it can be resolved now; then `work` is done, and it is resolved if that succeeds.
+    pub(crate) fn resolve_with(
+        &self,
+        id: DeadLetterId,
+        how: Resolution,
+        reason: &str,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<DeadLetter> {
         const OP: &str = "resolve dead letter";
         check_resolution(reason)?;
         self.with(|state| {
@@ -88,11 +102,26 @@ impl MemoryDeadLetters {
                 let message = "it is resolved already";
                 return Err(Error::new(ErrorKind::AlreadyExists, OP, message).at(id.0));
             }
+            work()?;
             letter.resolved = Some(Resolved { how, at: self.clock.now(), reason: reason.to_owned() });
             let letter = letter.clone();
             state.open.remove(&place_of(&letter.letter));
             Ok(letter)
         })
+    }
+}
+
+impl State {
+    fn put(&mut self, new: &NewDeadLetter, now: Timestamp) -> DeadLetterId {
+        let key = place_of(new);
+        if let Some(id) = self.open.get(&key) {
+            return *id;
+        }
+        let id = DeadLetterId(self.letters.last_key_value().map_or(1, |(last, _)| last.0 + 1));
+        let letter = DeadLetter { id, letter: new.clone(), put_at: now, resolved: None };
+        self.letters.insert(id, letter);
+        self.open.insert(key, id);
+        id
     }
 }
 
@@ -142,7 +171,7 @@ impl DeadLetterStore for MemoryDeadLetters {
         how: Resolution,
         reason: &'a str,
     ) -> BoxFuture<'a, Result<DeadLetter>> {
-        ready(self.resolve_now(id, how, reason)).boxed()
+        ready(self.resolve_with(id, how, reason, || Ok(()))).boxed()
     }
 
     fn parked_keys<'a>(

@@ -250,6 +250,17 @@ fn event_key(scope: &MarkScope, dedupe: [u8; 32]) -> EventKey {
     (scope.subscriber.clone(), scope.bus_incarnation.clone(), scope.topic.clone(), dedupe)
 }
 
+impl MemoryProcessed {
+    pub(crate) fn mark_now(&self, scope: &MarkScope, marks: &[Mark]) -> Result<()> {
+        let now = self.now();
+        self.with(|all| {
+            all.check_kinds("mark", scope, std::iter::empty(), marks)?;
+            all.put_marks(scope, marks, now);
+            Ok(())
+        })
+    }
+}
+
 impl ProcessedStore for MemoryProcessed {
     fn keeps_checkpoints(&self) -> bool {
         false
@@ -280,13 +291,7 @@ impl ProcessedStore for MemoryProcessed {
     }
 
     fn mark<'a>(&'a self, scope: &'a MarkScope, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>> {
-        let now = self.now();
-        let marked = self.with(|all| {
-            all.check_kinds("mark", scope, std::iter::empty(), marks)?;
-            all.put_marks(scope, marks, now);
-            Ok(())
-        });
-        ready(marked).boxed()
+        ready(self.mark_now(scope, marks)).boxed()
     }
 
     fn forget_before<'a>(

@@ -3,24 +3,35 @@
 use std::sync::Arc;
 
 use eb_contract::stores::{
-    Checkpoint, CheckpointStore, Lease, Mark, MarkScope, ProcessedStore, Progress, Seen, TransactionalStore,
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, Lease, Mark, MarkScope,
+    NewDeadLetter, ProcessedStore, Progress, Resolution, Seen, TransactionalStore,
 };
 use eb_contract::{BoxFuture, ConsumerName, Cut, Effect, Error, ErrorKind, Result, Timestamp};
 use futures_util::FutureExt;
 use futures_util::future::ready;
 use parking_lot::Mutex;
 
-use crate::{MemoryCheckpointStore, MemoryProcessed};
+use crate::{MemoryCheckpointStore, MemoryDeadLetters, MemoryProcessed};
 
-/// Marks and checkpoints that commit together with a handler's effects, which are texts here.
+/// Marks, checkpoints and dead letters that commit together with a handler's effects, which are texts here.
 ///
 /// Clones share everything. The given stores go on working by themselves; only what is recorded here is recorded as one.
 #[derive(Clone)]
 pub struct MemoryTransactions {
     marks: MemoryProcessed,
     checkpoints: MemoryCheckpointStore,
+    letters: MemoryDeadLetters,
     effects: Arc<Mutex<Vec<String>>>,
-    lost: Arc<Mutex<Option<Lost>>>,
+    /// After how many commits an answer is lost, and what is its truth.
+    lost: Arc<Mutex<Option<(u32, Lost)>>>,
+    late: Arc<Mutex<Option<Late>>>,
+}
+
+/// A commit that is still on its way.
+struct Late {
+    transaction: MemoryTransaction,
+    step: Progress,
+    lease: Lease,
 }
 
 /// What became of a commit whose answer was lost.
@@ -30,12 +41,15 @@ pub enum Lost {
     Committed,
     /// It was rolled back.
     RolledBack,
+    /// It is on its way, and lands just before the next commit of anybody.
+    LandsLate,
 }
 
 /// An open transaction of [`MemoryTransactions`]. Dropping it takes back what was written.
 #[derive(Debug, Default)]
 pub struct MemoryTransaction {
     effects: Vec<String>,
+    letters: Vec<NewDeadLetter>,
     saved: usize,
 }
 
@@ -49,8 +63,19 @@ impl MemoryTransaction {
 impl MemoryTransactions {
     /// Over these stores.
     #[must_use]
-    pub fn new(marks: MemoryProcessed, checkpoints: MemoryCheckpointStore) -> Self {
-        Self { marks, checkpoints, effects: Arc::default(), lost: Arc::default() }
+    pub fn new(
+        marks: MemoryProcessed,
+        checkpoints: MemoryCheckpointStore,
+        letters: MemoryDeadLetters,
+    ) -> Self {
+        let (effects, lost, late) = (Arc::default(), Arc::default(), Arc::default());
+        Self { marks, checkpoints, letters, effects, lost, late }
+    }
+
+    /// Whether a commit is still on its way ([`Lost::LandsLate`]).
+    #[must_use]
+    pub fn is_one_late(&self) -> bool {
+        self.late.lock().is_some()
     }
 
     /// The effects that were committed, in the order of the commits.
@@ -59,31 +84,71 @@ impl MemoryTransactions {
         self.effects.lock().clone()
     }
 
-    /// The next step or commit answers [`Effect::Unknown`], with this for its truth.
+    /// The next step or commit answers [`Effect::Unknown`], with this for its truth. A retry of a dead letter never lands late.
     pub fn lose_next_answer(&self, truth: Lost) {
-        *self.lost.lock() = Some(truth);
+        self.lose_answer_after(0, truth);
     }
 
-    fn commit_now(&self, effects: Vec<String>, step: &Progress, lease: &Lease) -> Result<Checkpoint> {
-        let lost = self.lost.lock().take();
-        let unknown = || {
-            Error::new(ErrorKind::Unavailable, "record step", "the answer to the commit was lost")
-                .with_effect(Effect::Unknown)
-        };
-        if lost == Some(Lost::RolledBack) {
-            return Err(unknown());
+    /// The same of the step or commit after so many others.
+    pub fn lose_answer_after(&self, commits: u32, truth: Lost) {
+        *self.lost.lock() = Some((commits, truth));
+    }
+
+    /// What becomes of the answer to the commit that is to come. One that is late lands before it.
+    fn before_commit(&self) -> Option<Lost> {
+        let late = self.late.lock().take();
+        if let Some(late) = late {
+            // Refused or not, nobody hears of it.
+            _ = self.land(late.transaction, &late.step, &late.lease);
         }
-        let now = self.marks.now();
-        let stored = self.marks.with(|marks| {
-            marks.check(step, lease)?;
-            // Nothing can fail once the checkpoint is committed, and nobody sees the one without the other's lock.
-            let stored = self.checkpoints.commit_one_now(&step.checkpoint, lease)?;
-            marks.put(step, lease, stored.cut, now);
-            self.effects.lock().extend(effects);
-            Ok(stored)
-        })?;
+        let mut lost = self.lost.lock();
+        match &mut *lost {
+            Some((commits, _)) if *commits > 0 => {
+                *commits -= 1;
+                None
+            }
+            _ => lost.take().map(|(_, truth)| truth),
+        }
+    }
+
+    fn commit_now(
+        &self,
+        transaction: MemoryTransaction,
+        step: &Progress,
+        lease: &Lease,
+    ) -> Result<Checkpoint> {
+        let lost = self.before_commit();
+        match lost {
+            Some(Lost::RolledBack) => return Err(unknown()),
+            Some(Lost::LandsLate) => {
+                let late = Late { transaction, step: step.clone(), lease: lease.clone() };
+                *self.late.lock() = Some(late);
+                return Err(unknown());
+            }
+            Some(Lost::Committed) | None => {}
+        }
+        let stored = self.land(transaction, step, lease)?;
         if lost.is_some() { Err(unknown()) } else { Ok(stored) }
     }
+
+    fn land(&self, transaction: MemoryTransaction, step: &Progress, lease: &Lease) -> Result<Checkpoint> {
+        let now = self.marks.now();
+        self.letters.put_with(&transaction.letters, || {
+            self.marks.with(|marks| {
+                marks.check(step, lease)?;
+                // Nothing can fail once the checkpoint is committed, and nobody sees the one without the other's lock.
+                let stored = self.checkpoints.commit_one_now(&step.checkpoint, lease)?;
+                marks.put(step, lease, stored.cut, now);
+                self.effects.lock().extend(transaction.effects);
+                Ok(stored)
+            })
+        })
+    }
+}
+
+fn unknown() -> Error {
+    Error::new(ErrorKind::Unavailable, "record step", "the answer to the commit was lost")
+        .with_effect(Effect::Unknown)
 }
 
 impl ProcessedStore for MemoryTransactions {
@@ -105,7 +170,7 @@ impl ProcessedStore for MemoryTransactions {
         step: &'a Progress,
         lease: &'a Lease,
     ) -> BoxFuture<'a, Result<Option<Checkpoint>>> {
-        ready(self.commit_now(Vec::new(), step, lease).map(Some)).boxed()
+        ready(self.commit_now(MemoryTransaction::default(), step, lease).map(Some)).boxed()
     }
 
     fn mark<'a>(&'a self, scope: &'a MarkScope, marks: &'a [Mark]) -> BoxFuture<'a, Result<()>> {
@@ -137,6 +202,39 @@ impl ProcessedStore for MemoryTransactions {
 impl TransactionalStore for MemoryTransactions {
     type Transaction = MemoryTransaction;
 
+    fn dead_letters(&self) -> Arc<dyn DeadLetterStore> {
+        Arc::new(self.letters.clone())
+    }
+
+    fn bury<'a>(
+        &'a self,
+        transaction: &'a mut MemoryTransaction,
+        letters: &'a [NewDeadLetter],
+    ) -> BoxFuture<'a, Result<()>> {
+        let checked = letters.iter().try_for_each(NewDeadLetter::check);
+        transaction.letters.extend_from_slice(letters);
+        ready(checked).boxed()
+    }
+
+    fn resolve_and_commit<'a>(
+        &'a self,
+        transaction: MemoryTransaction,
+        id: DeadLetterId,
+        (scope, mark): (&'a MarkScope, &'a Mark),
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<DeadLetter>> {
+        let lost = self.before_commit();
+        if lost == Some(Lost::RolledBack) {
+            return ready(Err(unknown())).boxed();
+        }
+        let resolved = self.letters.resolve_with(id, Resolution::Handled, reason, || {
+            self.marks.mark_now(scope, std::slice::from_ref(mark))?;
+            self.effects.lock().extend(transaction.effects);
+            Ok(())
+        });
+        ready(if lost.is_some() { resolved.and(Err(unknown())) } else { resolved }).boxed()
+    }
+
     fn begin(&self) -> BoxFuture<'_, Result<MemoryTransaction>> {
         ready(self.marks.with(|_| Ok(MemoryTransaction::default()))).boxed()
     }
@@ -157,6 +255,6 @@ impl TransactionalStore for MemoryTransactions {
         step: &'a Progress,
         lease: &'a Lease,
     ) -> BoxFuture<'a, Result<Checkpoint>> {
-        ready(self.commit_now(transaction.effects, step, lease)).boxed()
+        ready(self.commit_now(transaction, step, lease)).boxed()
     }
 }

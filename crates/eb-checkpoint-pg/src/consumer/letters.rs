@@ -16,7 +16,7 @@ use eb_contract::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, Transaction};
+use tokio_postgres::{GenericClient, Row};
 
 use crate::config::PgConfig;
 use crate::db::{Db, bounded_transaction};
@@ -119,19 +119,20 @@ impl PgDeadLetters {
         self.db.close();
     }
 
+    /// On the connections of another store of the schema.
+    pub(super) fn over(db: Db) -> Self {
+        let sql = Arc::new(Sql::of(db.schema()));
+        Self { db, sql }
+    }
+
     async fn put_all(&self, letters: &[&NewDeadLetter]) -> Result<Vec<DeadLetterId>> {
         let place = self.db.place();
-        let harmless = |e| classify(OP_PUT, place, Step::Harmless, e);
         let mut connection = self.db.connection(OP_PUT).await?;
         let patience = connection.patience();
         let committing = AtomicBool::new(false);
         let work = async {
             let transaction = connection.transaction().await?;
-            transaction.batch_execute(&self.sql.lock).await.map_err(harmless)?;
-            let mut ids = Vec::with_capacity(letters.len());
-            for letter in letters {
-                ids.push(self.put_one(&transaction, letter).await?);
-            }
+            let ids = self.put_within(&*transaction, letters).await?;
             committing.store(true, Ordering::Relaxed);
             transaction.commit().await.map_err(|e| classify(OP_PUT, place, Step::Commit, e))?;
             Ok(ids)
@@ -140,7 +141,53 @@ impl PgDeadLetters {
         connection.judge(answer)
     }
 
-    async fn put_one(&self, transaction: &Transaction<'_>, letter: &NewDeadLetter) -> Result<DeadLetterId> {
+    /// Puts them within a transaction that is then to be committed, or after any error rolled back.
+    pub(super) async fn put_within(
+        &self,
+        client: &impl GenericClient,
+        letters: &[&NewDeadLetter],
+    ) -> Result<Vec<DeadLetterId>> {
+        let locked = client.batch_execute(&self.sql.lock).await;
+        locked.map_err(|e| classify(OP_PUT, self.db.place(), Step::Harmless, e))?;
+        let mut ids = Vec::with_capacity(letters.len());
+        for letter in letters {
+            ids.push(self.put_one(client, letter).await?);
+        }
+        Ok(ids)
+    }
+
+    /// Resolves one within a transaction that is then to be committed; `None` where there is none that is open.
+    pub(super) async fn resolve_within(
+        &self,
+        client: &impl GenericClient,
+        id: DeadLetterId,
+        how: Resolution,
+        reason: &str,
+    ) -> Result<Option<DeadLetter>> {
+        check_resolution(reason)?;
+        let Ok(number) = i64::try_from(id.0) else { return Ok(None) };
+        let (how, reason) = (word(&how), escape(reason));
+        let reason = reason.as_ref();
+        let values: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&number, Type::INT8), (&how, Type::TEXT), (&reason, Type::TEXT)];
+        let rows = client.query_typed(&self.sql.resolve, &values).await;
+        let rows = rows.map_err(|e| classify(OP_RESOLVE, self.db.place(), Step::Harmless, e))?;
+        rows.first().map(|row| self.letter(OP_RESOLVE, row)).transpose()
+    }
+
+    /// Why there is none that is open.
+    pub(super) async fn not_open(&self, id: DeadLetterId) -> Error {
+        match self.get_row(OP_RESOLVE, id).await {
+            Ok(_) => Error::new(ErrorKind::AlreadyExists, OP_RESOLVE, "it is resolved already").at(id.0),
+            Err(error) => error,
+        }
+    }
+
+    async fn put_one(
+        &self,
+        transaction: &impl GenericClient,
+        letter: &NewDeadLetter,
+    ) -> Result<DeadLetterId> {
         let at = &letter.record.eb_ref;
         let (consumer, life, topic) =
             (letter.consumer.as_str(), letter.bus_incarnation.as_str(), at.topic.as_str());
@@ -319,8 +366,7 @@ impl DeadLetterStore for PgDeadLetters {
                     return self.letter(OP_RESOLVE, row);
                 }
             }
-            self.get_row(OP_RESOLVE, id).await?;
-            Err(Error::new(ErrorKind::AlreadyExists, OP_RESOLVE, "it is resolved already").at(id.0))
+            Err(self.not_open(id).await)
         })
     }
 

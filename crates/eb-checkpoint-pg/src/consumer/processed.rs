@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use eb_contract::stores::{
-    Checkpoint, Lease, Mark, MarkScope, ProcessedStore, Progress, Seen, TransactionalStore,
+    Checkpoint, DeadLetter, DeadLetterId, DeadLetterStore, Lease, Mark, MarkScope, NewDeadLetter,
+    ProcessedStore, Progress, Seen, TransactionalStore,
 };
 use eb_contract::{
     BoxFuture, ConsumerName, Cut, Error, ErrorKind, Offset, OffsetKind, PartitionId, Result, Timestamp,
@@ -12,6 +13,7 @@ use eb_contract::{
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
+use super::letters::PgDeadLetters;
 use super::transaction::PgTransaction;
 use crate::PgCheckpointStore;
 use crate::config::PgConfig;
@@ -25,11 +27,12 @@ pub(super) const OP_RECORD: &str = "record step";
 const OP_SEEN: &str = "look up marks";
 const OP_FORGET: &str = "forget marks";
 
-/// Marks in a Postgres schema, committed together with the checkpoints there. Cloning is cheap and shares the connections.
+/// Marks in a Postgres schema, committed together with the checkpoints and, within transactions, the dead letters there. Cloning is cheap and shares the connections.
 ///
 /// ```text
 /// record           ─ BEGIN · lock the checkpoint's row, check all · write it · INSERT the marks · COMMIT
-/// with a handler   ─ begin · (save · the handler's statements · undo where it fails) … · record_and_commit: the same in that transaction
+/// with a handler   ─ begin · (save · the handler's statements · undo where it fails) … · bury · record_and_commit: the same in that transaction
+/// a letter again   ─ begin · the handler's statements · UPDATE the letter while it is open · INSERT the mark · COMMIT
 /// ```
 ///
 /// A step without marks commits the checkpoint alone. What was not committed is rolled back by the server, whenever and however this program
@@ -42,6 +45,7 @@ const OP_FORGET: &str = "forget marks";
 pub struct PgProcessed {
     pub(super) db: Db,
     pub(super) checkpoints: PgCheckpointStore,
+    pub(super) letters: PgDeadLetters,
     pub(super) sql: Arc<Sql>,
 }
 
@@ -128,7 +132,8 @@ impl PgProcessed {
     pub fn over(checkpoints: PgCheckpointStore) -> Self {
         let db = checkpoints.db().clone();
         let sql = Arc::new(Sql::of(db.schema()));
-        Self { db, checkpoints, sql }
+        let letters = PgDeadLetters::over(db.clone());
+        Self { db, checkpoints, letters, sql }
     }
 
     /// The checkpoints that steps commit.
@@ -155,6 +160,17 @@ impl PgProcessed {
         let stored = self.checkpoints.commit_step(client, &step.checkpoint, lease).await?;
         self.insert(client, OP_RECORD, Step::Harmless, &scope, kind, &step.marks).await?;
         Ok(stored)
+    }
+
+    /// Marks one record within a transaction.
+    pub(super) async fn mark_within(
+        &self,
+        client: &impl GenericClient,
+        scope: &MarkScope,
+        mark: &Mark,
+    ) -> Result<()> {
+        let marks = std::slice::from_ref(mark);
+        self.insert(client, OP_RECORD, Step::Harmless, scope, Some(mark.offset.kind()), marks).await
     }
 
     async fn insert(
@@ -374,6 +390,28 @@ impl ProcessedStore for PgProcessed {
 
 impl TransactionalStore for PgProcessed {
     type Transaction = PgTransaction;
+
+    fn dead_letters(&self) -> Arc<dyn DeadLetterStore> {
+        Arc::new(self.letters.clone())
+    }
+
+    fn bury<'a>(
+        &'a self,
+        transaction: &'a mut PgTransaction,
+        letters: &'a [NewDeadLetter],
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(transaction.bury(self, letters))
+    }
+
+    fn resolve_and_commit<'a>(
+        &'a self,
+        transaction: PgTransaction,
+        id: DeadLetterId,
+        of: (&'a MarkScope, &'a Mark),
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<DeadLetter>> {
+        Box::pin(transaction.resolve(self, id, of, reason))
+    }
 
     fn begin(&self) -> BoxFuture<'_, Result<PgTransaction>> {
         Box::pin(PgTransaction::begin(&self.db))

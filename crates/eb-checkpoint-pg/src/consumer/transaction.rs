@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use eb_contract::stores::{Checkpoint, Lease, Progress};
+use eb_contract::stores::{
+    Checkpoint, DeadLetter, DeadLetterId, Lease, Mark, MarkScope, NewDeadLetter, Progress, Resolution,
+};
 use eb_contract::{Error, ErrorKind, Result};
 
 use super::processed::{OP_RECORD, PgProcessed};
@@ -10,6 +12,8 @@ use crate::db::{Connection, Db, bounded_transaction};
 use crate::error::{Step, classify};
 
 const OP_BEGIN: &str = "begin transaction";
+const OP_BURY: &str = "put dead letter";
+const OP_RETRY: &str = "retry dead letter";
 
 /// An open transaction on a connection of its own. A handler writes by [`PgTransaction::client`]; marks and checkpoint join it when it
 /// is committed.
@@ -92,22 +96,72 @@ impl PgTransaction {
         self.batch(OP, "ROLLBACK TO SAVEPOINT eb_record").await
     }
 
+    pub(super) async fn bury(&mut self, store: &PgProcessed, letters: &[NewDeadLetter]) -> Result<()> {
+        letters.iter().try_for_each(NewDeadLetter::check)?;
+        let letters: Vec<&NewDeadLetter> = letters.iter().collect();
+        let patience = self.connection.patience();
+        let place = self.place.clone();
+        let quiet = AtomicBool::new(false);
+        let work = async {
+            let client = self.connection.client(OP_BURY)?;
+            store.letters.put_within(client, &letters).await?;
+            Ok(())
+        };
+        let answer = bounded_transaction(OP_BURY, &place, patience, &quiet, work).await;
+        self.connection.judge(answer)
+    }
+
+    pub(super) async fn resolve(
+        mut self,
+        store: &PgProcessed,
+        id: DeadLetterId,
+        (scope, mark): (&MarkScope, &Mark),
+        reason: &str,
+    ) -> Result<DeadLetter> {
+        self.still_ours(OP_RETRY).await?;
+        let patience = self.connection.patience();
+        let place = self.place.clone();
+        let committing = AtomicBool::new(false);
+        let work = async {
+            let client = self.connection.client(OP_RETRY)?;
+            let resolved = store.letters.resolve_within(client, id, Resolution::Handled, reason).await?;
+            let Some(resolved) = resolved else { return Ok(None) };
+            store.mark_within(client, scope, mark).await?;
+            committing.store(true, Ordering::Relaxed);
+            client.batch_execute("COMMIT").await.map_err(|e| classify(OP_RETRY, &place, Step::Commit, e))?;
+            Ok(Some(resolved))
+        };
+        let answer = bounded_transaction(OP_RETRY, &place, patience, &committing, work).await;
+        self.ended = matches!(answer, Ok(Some(_)));
+        match self.connection.judge(answer)? {
+            Some(resolved) => Ok(resolved),
+            None => {
+                // What the handler wrote is rolled back before anybody is told why.
+                drop(self);
+                Err(store.letters.not_open(id).await)
+            }
+        }
+    }
+
+    /// Refuses to go on where a handler has ended the transaction.
+    async fn still_ours(&mut self, op: &'static str) -> Result<()> {
+        let now = self.current(op).await?;
+        if now == self.number {
+            return Ok(());
+        }
+        let what = "the transaction that was lent to the handler has been ended by it";
+        Err(Error::new(ErrorKind::ProtocolViolation, op, what)
+            .at(&self.place)
+            .advise("let no handler commit or roll back; what it committed stays, and is not marked"))
+    }
+
     pub(super) async fn commit(
         mut self,
         store: &PgProcessed,
         step: &Progress,
         lease: &Lease,
     ) -> Result<Checkpoint> {
-        let now = self.current(OP_RECORD).await?;
-        if now != self.number {
-            return Err(Error::new(
-                ErrorKind::ProtocolViolation,
-                OP_RECORD,
-                "the transaction that was lent to the handler has been ended by it",
-            )
-            .at(&self.place)
-            .advise("let no handler commit or roll back; what it committed stays, and is not marked"));
-        }
+        self.still_ours(OP_RECORD).await?;
         let patience = self.connection.patience();
         let place = self.place.clone();
         let committing = AtomicBool::new(false);

@@ -9,8 +9,8 @@ use eb_conformance::{
     TestLeaseStore, TestProcessedStore, TestTransaction,
 };
 use eb_contract::stores::{
-    Checkpoint, CheckpointStore, DeadLetterStore, Lease, LeaseStore, ProcessedStore, Progress,
-    TransactionalStore,
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, Lease, LeaseStore, Mark,
+    MarkScope, NewDeadLetter, ProcessedStore, Progress, TransactionalStore,
 };
 use eb_contract::{BoxFuture, Result};
 
@@ -125,6 +125,10 @@ impl TestProcessedStore for OpenMarks {
         Some(Arc::new(self.store.checkpoints().clone()))
     }
 
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self.store.dead_letters())
+    }
+
     fn begin(&self) -> BoxFuture<'_, Outcome<Box<dyn TestTransaction>>> {
         Box::pin(async {
             let open = Some(self.store.begin().await?);
@@ -188,6 +192,25 @@ impl TestTransaction for Open {
         Box::pin(async {
             let store = self.store.clone();
             store.undo(self.open()).await
+        })
+    }
+
+    fn bury<'a>(&'a mut self, letters: &'a [NewDeadLetter]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let store = self.store.clone();
+            store.bury(self.open(), letters).await
+        })
+    }
+
+    fn resolve<'a>(
+        mut self: Box<Self>,
+        id: DeadLetterId,
+        of: (&'a MarkScope, &'a Mark),
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<DeadLetter>> {
+        Box::pin(async move {
+            let open = self.open.take().expect("only the commit takes it");
+            self.store.resolve_and_commit(open, id, of, reason).await
         })
     }
 

@@ -208,6 +208,7 @@ async fn retry(
         let (outcome, detail) = match retried {
             Retried::Handled => ("handled", String::new()),
             Retried::Failed(errors) => ("failed", errors.join(": ")),
+            Retried::Elsewhere => ("elsewhere", "somebody else has resolved it in the meantime".to_owned()),
             Retried::Behind(first) => ("behind", format!("dead letter {} parks its key", first.0)),
         };
         open += u64::from(*retried != Retried::Handled);

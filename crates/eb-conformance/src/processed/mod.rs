@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use eb_contract::stores::{
-    Checkpoint, CheckpointStore, EventIdentity, Lease, Mark, MarkScope, ProcessedStore, Progress, Seen,
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, EventIdentity, Lease, Mark,
+    MarkScope, NewDeadLetter, ProcessedStore, Progress, Seen,
 };
 use eb_contract::{BoxFuture, Cut, Offset, OffsetKind, PartitionId, Result, Timestamp};
 
@@ -61,6 +62,11 @@ pub trait TestProcessedStore: Send + Sync {
         None
     }
 
+    /// The dead letters that its transactions put and resolve, if it has any.
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetterStore>> {
+        None
+    }
+
     /// Opens a transaction.
     fn begin(&self) -> BoxFuture<'_, Outcome<Box<dyn TestTransaction>>> {
         Box::pin(async { Err(Failure::new("the factory offers transactions but does not implement them")) })
@@ -96,6 +102,17 @@ pub trait TestTransaction: Send {
 
     /// As [`eb_contract::stores::TransactionalStore::undo`].
     fn undo(&mut self) -> BoxFuture<'_, Result<()>>;
+
+    /// As [`eb_contract::stores::TransactionalStore::bury`].
+    fn bury<'a>(&'a mut self, letters: &'a [NewDeadLetter]) -> BoxFuture<'a, Result<()>>;
+
+    /// As [`eb_contract::stores::TransactionalStore::resolve_and_commit`].
+    fn resolve<'a>(
+        self: Box<Self>,
+        id: DeadLetterId,
+        of: (&'a MarkScope, &'a Mark),
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<DeadLetter>>;
 
     /// As [`eb_contract::stores::TransactionalStore::record_and_commit`].
     fn commit<'a>(self: Box<Self>, step: &'a Progress, lease: &'a Lease)

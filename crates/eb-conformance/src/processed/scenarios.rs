@@ -57,6 +57,11 @@ macro_rules! __processed_scenarios {
             transactions: a_dropped_transaction_leaves_nothing [Transactions];
             transactions: a_refused_commit_leaves_no_effect [Transactions];
             transactions: of_two_transactions_on_one_partition_one_commits [Transactions];
+            transactions: letters_come_with_the_commit_and_not_before [Transactions];
+            transactions: a_refused_or_dropped_transaction_leaves_no_letter [Transactions];
+            transactions: a_retried_letter_ends_with_its_effect_and_its_mark [Transactions];
+            transactions: of_two_retries_of_a_letter_one_has_its_effect [Transactions];
+            transactions: a_dropped_retry_leaves_the_letter_open [Transactions];
         }
     };
 }

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use eb_conformance::{Outcome, ProcessedFactory, ProcessedOffers, TestProcessedStore, TestTransaction};
 use eb_contract::stores::{
-    Checkpoint, CheckpointStore, Lease, Mark, MarkScope, ProcessedStore, Progress, Seen, TransactionalStore,
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, Lease, Mark, MarkScope,
+    NewDeadLetter, ProcessedStore, Progress, Resolution, Seen, TransactionalStore,
 };
 use eb_contract::{BoxFuture, BusIncarnation, ConsumerName, Cut, PartitionId, Result, Timestamp};
-use eb_memory::{MemoryCheckpointStore, MemoryClock, MemoryProcessed, MemoryTransaction, MemoryTransactions};
+use eb_memory::{
+    MemoryCheckpointStore, MemoryClock, MemoryDeadLetters, MemoryProcessed, MemoryTransaction,
+    MemoryTransactions,
+};
 use parking_lot::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,12 @@ pub(crate) enum MarksBend {
     HalfOfAStep,
     ProbingForgets,
     TakesAnyVersion,
+    LettersAtOnce,
+    LettersNever,
+    RetriesMarkNothing,
+    RetriesResolveAlone,
+    RetriesNeedNoOpenLetter,
+    DroppedRetriesResolve,
 }
 
 pub(crate) struct BentMarks(pub(crate) MarksBend);
@@ -89,7 +99,8 @@ impl Bent {
         marks: MemoryProcessed,
         checkpoints: MemoryCheckpointStore,
     ) -> Self {
-        let whole = MemoryTransactions::new(marks.clone(), checkpoints.clone());
+        let letters = MemoryDeadLetters::new();
+        let whole = MemoryTransactions::new(marks.clone(), checkpoints.clone(), letters);
         Self {
             bend,
             clock,
@@ -231,6 +242,10 @@ impl TestProcessedStore for Open {
     fn checkpoints(&self) -> Option<Arc<dyn CheckpointStore>> {
         let none = self.0.bend == MarksBend::CommitsNoCheckpoint;
         Some(if none { Arc::new(MemoryCheckpointStore::new()) } else { Arc::new(self.0.checkpoints.clone()) })
+    }
+
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self.0.whole.dead_letters())
     }
 
     fn begin(&self) -> BoxFuture<'_, Outcome<Box<dyn TestTransaction>>> {
@@ -421,6 +436,21 @@ impl ProcessedStore for Bent {
     }
 }
 
+impl Drop for OpenTransaction {
+    fn drop(&mut self) {
+        if self.bent.bend == MarksBend::DroppedRetriesResolve && self.open.is_some() {
+            let letters = self.bent.whole.dead_letters();
+            let filter = eb_contract::stores::DeadLetterFilter::default();
+            let all = letters.list(&filter, 10);
+            let all = futures_util::FutureExt::now_or_never(all).expect("memory answers at once");
+            for letter in all.expect("nothing fails") {
+                let resolved = letters.resolve(letter.id, Resolution::Handled, "dropped");
+                drop(futures_util::FutureExt::now_or_never(resolved));
+            }
+        }
+    }
+}
+
 struct OpenTransaction {
     bent: Arc<Bent>,
     open: Option<MemoryTransaction>,
@@ -453,6 +483,50 @@ impl TestTransaction for OpenTransaction {
         Box::pin(async {
             let bent = self.bent.clone();
             bent.whole.undo(self.open()).await
+        })
+    }
+
+    fn bury<'a>(&'a mut self, letters: &'a [NewDeadLetter]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let bent = self.bent.clone();
+            match bent.bend {
+                MarksBend::LettersNever => Ok(()),
+                MarksBend::LettersAtOnce => {
+                    let put = bent.whole.dead_letters().put(letters).await;
+                    put.into_iter().try_for_each(|answer| answer.map(drop))
+                }
+                _ => bent.whole.bury(self.open(), letters).await,
+            }
+        })
+    }
+
+    fn resolve<'a>(
+        mut self: Box<Self>,
+        id: DeadLetterId,
+        (scope, mark): (&'a MarkScope, &'a Mark),
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<DeadLetter>> {
+        Box::pin(async move {
+            let bent = self.bent.clone();
+            let open = self.open.take().expect("only the commit takes it");
+            let letters = bent.whole.dead_letters();
+            match bent.bend {
+                MarksBend::RetriesResolveAlone => letters.resolve(id, Resolution::Handled, reason).await,
+                MarksBend::RetriesMarkNothing => {
+                    let resolved = bent.whole.resolve_and_commit(open, id, (scope, mark), reason).await;
+                    bent.marks.forget_from(scope, &Cut::Begin).await?;
+                    resolved
+                }
+                MarksBend::RetriesNeedNoOpenLetter => {
+                    let resolved = bent.whole.resolve_and_commit(open, id, (scope, mark), reason).await;
+                    if resolved.is_err() {
+                        // The effect comes about, whoever was first.
+                        bent.early.lock().push(reason.to_owned());
+                    }
+                    resolved
+                }
+                _ => bent.whole.resolve_and_commit(open, id, (scope, mark), reason).await,
+            }
         })
     }
 

@@ -113,6 +113,13 @@ catches! { marks, run_processed_scenario, processed_scenarios, BentMarks, MarksB
     HalfOfAStep by a_dropped_step_is_recorded_whole_or_not_at_all;
     ProbingForgets by a_probe_leaves_nothing_behind;
     TakesAnyVersion by of_two_transactions_on_one_partition_one_commits;
+    LettersAtOnce by letters_come_with_the_commit_and_not_before, a_refused_or_dropped_transaction_leaves_no_letter;
+    LettersNever by letters_come_with_the_commit_and_not_before;
+    RetriesMarkNothing by a_retried_letter_ends_with_its_effect_and_its_mark;
+    RetriesResolveAlone by a_retried_letter_ends_with_its_effect_and_its_mark,
+        of_two_retries_of_a_letter_one_has_its_effect;
+    RetriesNeedNoOpenLetter by of_two_retries_of_a_letter_one_has_its_effect;
+    DroppedRetriesResolve by a_dropped_retry_leaves_the_letter_open;
 }
 
 catches! { letters, run_dead_letter_scenario, dead_letter_scenarios, BentLetters, LettersBend;

@@ -11,9 +11,18 @@ use crate::partition::{Partition, Seq};
 use crate::status::PartitionBoard;
 
 /// How many letters are written at once.
-const LETTERS: usize = 64;
+pub(super) const LETTERS: usize = 64;
 
 pub(crate) type Answers = (Vec<(Seq, NewDeadLetter)>, Vec<Result<DeadLetterId>>);
+
+/// A letter is durable.
+pub(super) fn tell(ctx: &Context, letter: &NewDeadLetter) {
+    tracing::warn!(
+        consumer = %ctx.consumer, place = %letter.record.eb_ref, reason = ?letter.reason,
+        attempts = letter.attempts, "a dead letter"
+    );
+    ctx.metrics.dead.increment(1);
+}
 
 pub(crate) struct Burial {
     pub(crate) putting: Option<BoxFuture<'static, Answers>>,
@@ -64,12 +73,8 @@ impl Burial {
                 Err(Error::new(ErrorKind::ProtocolViolation, "put dead letter", "the store did not answer"))
             };
             match answers.next().unwrap_or_else(silent) {
-                Ok(id) => {
-                    tracing::warn!(
-                        consumer = %ctx.consumer, place = %letter.record.eb_ref, id = id.0, reason = ?letter.reason,
-                        attempts = letter.attempts, "a dead letter"
-                    );
-                    ctx.metrics.dead.increment(1);
+                Ok(_) => {
+                    tell(ctx, &letter);
                     partition.letter_kept(seq, &letter);
                 }
                 Err(error) => {

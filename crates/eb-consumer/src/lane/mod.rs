@@ -163,7 +163,7 @@ impl Desk {
         }
     }
 
-    /// Starts what is due: a step, letters, a look at parked keys.
+    /// Starts what is due: with `steps` a step and letters, in any case a look at parked keys.
     pub(crate) fn start_due(&mut self, now: Instant, all: bool, steps: bool) {
         self.stepping = steps;
         if steps && !self.is_writing() && self.step_due(now, all) {
@@ -175,7 +175,10 @@ impl Desk {
         if let Some((writing, _)) = self.rewrite.take_if(|(_, at)| *at <= now) {
             self.writing = Some(self.ledger.write(writing));
         }
-        self.burial.start(&self.ctx, &mut self.partition, now);
+        // Within transactions letters become durable with the step.
+        if steps {
+            self.burial.start(&self.ctx, &mut self.partition, now);
+        }
         if self.parking.is_none() && self.partition.has_parked() && now >= self.parked_at + PARKED_FRESH {
             let (ctx, topic) = (Arc::clone(&self.ctx), self.ledger.scope.topic.clone());
             self.partition.begin_parked_look();

@@ -2,20 +2,24 @@
 //! durable together or not at all.
 //!
 //! A record that fails is taken back alone (save and undo), and what becomes of it (another attempt, a dead letter) is decided
-//! once the transaction is committed: until then its neighbours of the same key may have to start over with it.
+//! once the transaction is committed: until then its neighbours of the same key may have to start over with it. Dead letters are
+//! written in the next transaction, with their marks.
+//!
+//! When the grace time of a lane that is to end is over, the handler that runs is dropped where it awaits and its record alone is undone; what was
+//! handled before it is committed, for which there is as long again as [`CommitPolicy::retry_max`](crate::CommitPolicy::retry_max).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use eb_contract::stores::{Checkpoint, DeadReason, TransactionalStore};
-use eb_contract::{BoxFuture, Effect, Error, ErrorKind, Result, Timestamp};
+use eb_contract::stores::{Checkpoint, DeadReason, NewDeadLetter, TransactionalStore};
+use eb_contract::{BoxFuture, Effect, Error, Result, Timestamp};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::burial::{LETTERS, tell};
 use super::{Claimed, Desk, Happened, LaneEnd, Opening, Order, RunLane, open, refused};
 use crate::context::{Context, Patience};
-use crate::ledger::Writing;
-use crate::partition::{Outcome, Seq, Turn};
+use crate::partition::{Outcome, Seq, Step, Turn};
 use crate::routes::{Call, Ended, Route, Routes, Unhandled, WithTx, run};
 
 pub(crate) struct TxLanes<S: TransactionalStore> {
@@ -62,17 +66,16 @@ impl<S: TransactionalStore> Lane<S> {
             if self.desk.lease_over(now) {
                 return LaneEnd::LeaseOver;
             }
-            if let (None, Order::Drain(until)) = (self.draining, self.desk.order()) {
-                self.draining = Some(until);
-                self.desk.stop_reading();
-            }
+            self.hear();
             self.desk.partition.wake(now);
             self.desk.start_due(now, self.draining.is_some(), false);
             let turn = self.draining.is_none() && self.desk.partition.has_turn();
-            if turn || self.desk.step_due(now, self.draining.is_some()) {
+            let letters = self.desk.partition.has_letters_to_write();
+            if turn || letters || self.desk.step_due(now, self.draining.is_some()) {
                 match self.transaction().await {
                     Ok(()) => self.patience.reset(),
                     Err(Stop::Lane(end)) => return end,
+                    Err(Stop::GraceOver) => return LaneEnd::Drained,
                     Err(Stop::Later(error)) => {
                         self.desk.board.trouble("transactions", &error);
                         let until = Instant::now() + self.patience.delay();
@@ -101,6 +104,20 @@ impl<S: TransactionalStore> Lane<S> {
         }
     }
 
+    /// Takes an order in.
+    fn hear(&mut self) {
+        if let (None, Order::Drain(until)) = (self.draining, self.desk.order()) {
+            self.draining = Some(until);
+            self.desk.stop_reading();
+        }
+    }
+
+    /// Until when this may go on, where the lane is to end.
+    fn end_of(&self, what: Work) -> Option<Instant> {
+        let retry_max = self.desk.ctx.commit.retry_max;
+        self.draining.map(|until| if what == Work::Handler { until } else { until + retry_max })
+    }
+
     /// When to look again although nothing has happened.
     fn alarm(&self, now: Instant) -> Option<Instant> {
         let grace = self
@@ -117,6 +134,11 @@ impl<S: TransactionalStore> Lane<S> {
     /// Lets things happen until then.
     async fn pass(&mut self, until: Instant) -> Result<(), LaneEnd> {
         while Instant::now() < until {
+            self.hear();
+            if self.end_of(Work::Store).is_some_and(|end| Instant::now() >= end) {
+                return Err(LaneEnd::Drained);
+            }
+            let until = self.end_of(Work::Store).map_or(until, |end| end.min(until));
             if let Happened::End(end) = self.desk.happen(Some(until)).await {
                 return Err(end);
             }
@@ -160,6 +182,10 @@ impl<S: TransactionalStore> Lane<S> {
                     handled.push(turn.seq);
                 }
                 Ok(Handled::No(failure)) => failed.push(failure),
+                Ok(Handled::Dropped) => {
+                    self.desk.partition.not_handled(seq);
+                    break;
+                }
                 Err(stop) => {
                     drop(tx);
                     self.roll_back(&failed, Some(seq));
@@ -188,77 +214,108 @@ impl<S: TransactionalStore> Lane<S> {
         let store = Arc::clone(&self.lanes.store);
         if tx.is_none() {
             let opening = Arc::clone(&store);
-            *tx = Some(self.drive(async move { opening.begin().await }).await?.map_err(Stop::Later)?);
+            let begun = self.drive(Work::Store, async move { opening.begin().await }).await?;
+            *tx = Some(begun.map_err(Stop::Later)?);
         }
         let open = tx.as_mut().expect("it was just opened where there was none");
-        self.drive(store.save(open)).await?.map_err(Stop::Later)?;
+        self.drive(Work::Store, store.save(open)).await?.map_err(Stop::Later)?;
         let began = Instant::now();
         let call = Call { item: Arc::clone(&turn.item), attempt: turn.attempt };
-        let (ended, outcome) = self.drive(run(async { handler(call, &mut *open).await })).await?;
+        let ran = self.drive(Work::Handler, run(async { handler(call, &mut *open).await })).await;
+        if matches!(ran, Err(Stop::GraceOver)) {
+            self.drive(Work::Store, store.undo(open)).await?.map_err(Stop::Later)?;
+            return Ok(Handled::Dropped);
+        }
+        let (ended, outcome) = ran?;
         let metrics = &self.desk.ctx.metrics;
         metrics.handle.record(began.elapsed().as_secs_f64());
         if ended == Ended::Ok {
             return Ok(Handled::Yes(turn));
         }
         metrics.failed(ended);
-        self.drive(store.undo(open)).await?.map_err(Stop::Later)?;
+        self.drive(Work::Store, store.undo(open)).await?.map_err(Stop::Later)?;
         Ok(Handled::No((turn, outcome)))
     }
 
-    /// Commits what is finished, with the transaction's effects.
+    /// Commits what is finished, with the transaction's effects, and the letters that are to be written.
     async fn commit(&mut self, tx: Option<S::Transaction>, failed: &[Failed]) -> Result<(), Stop> {
         if tx.is_none()
             && self.desk.partition.finished() == 0
+            && !self.desk.partition.has_letters_to_write()
             && !self.desk.step_due(Instant::now(), self.draining.is_some())
         {
             return Ok(());
         }
         let store = Arc::clone(&self.lanes.store);
-        let tx = match tx {
+        let mut tx = match tx {
             Some(tx) => tx,
             None => {
                 let opening = Arc::clone(&store);
-                match self.drive(async move { opening.begin().await }).await {
+                match self.drive(Work::Store, async move { opening.begin().await }).await {
                     Ok(Ok(tx)) => tx,
                     Ok(Err(error)) => return Err(self.undone(failed, Stop::Later(error))),
                     Err(stop) => return Err(self.undone(failed, stop)),
                 }
             }
         };
+        let taken = self.desk.partition.take_letters(LETTERS);
+        if !taken.is_empty() {
+            let letters: Vec<NewDeadLetter> = taken.iter().map(|(_, letter)| letter.clone()).collect();
+            let buried = self.drive(Work::Store, store.bury(&mut tx, &letters)).await;
+            taken.iter().for_each(|(seq, _)| self.desk.partition.bury(*seq));
+            let failure = match buried {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(self.not_stored(error, "dead_letter")),
+                Err(stop) => Some(stop),
+            };
+            if let Some(stop) = failure {
+                drop(tx);
+                let step = self.desk.partition.step();
+                self.take_back(step, failed, taken);
+                return Err(stop);
+            }
+        }
         self.desk.finished_since = None;
         let step = self.desk.partition.step();
         let writing = self.desk.ledger.writing(step);
         let (progress, lease) = (writing.progress().clone(), self.desk.ledger.lease.clone());
         let sent = progress.checkpoint.clone();
         let committing = async move { store.record_and_commit(tx, &progress, &lease).await };
-        let answer = match self.drive(committing).await {
-            Ok(answer) => answer,
-            Err(stop) => return Err(stop),
-        };
+        let answer = self.drive(Work::Store, committing).await?;
         let stored = match answer {
             Ok(stored) => Ok(stored),
             Err(error) => self.resolve(&sent, error).await?,
         };
         match stored {
             Ok(stored) => {
+                taken.iter().for_each(|(_, letter)| tell(&self.desk.ctx, letter));
+                self.desk.partition.letters_stored(taken.iter().map(|(_, letter)| letter));
                 self.desk.record(writing.committed(stored));
                 Ok(())
             }
             Err(error) => {
-                self.desk.ctx.metrics.store_failed("processed", &error);
-                if let Some(end) = refused(&error) {
-                    return Err(Stop::Lane(end));
-                }
-                self.take_back(writing, failed);
-                Err(Stop::Later(error))
+                let stop = self.not_stored(error, "processed");
+                self.take_back(writing.into_step(), failed, taken);
+                Err(stop)
             }
         }
     }
 
+    /// What a refusal or failure of a store leads to.
+    fn not_stored(&self, error: Error, store: &'static str) -> Stop {
+        self.desk.ctx.metrics.store_failed(store, &error);
+        match refused(&error) {
+            Some(end) => Stop::Lane(end),
+            None => Stop::Later(error),
+        }
+    }
+
     /// Whether a commit without a clear answer was made: the stored checkpoint tells. It is asked until it answers.
+    ///
+    /// A conflict of versions is clear: this transaction was refused, and the stored step is another, with other effects, be it one of ours that
+    /// landed late. One that was not made when it was looked at may still land; then the next of its version is refused, and the marks tell.
     async fn resolve(&mut self, sent: &Checkpoint, error: Error) -> Result<Result<Checkpoint>, Stop> {
-        let conflict = matches!(error.kind(), ErrorKind::VersionConflict { .. });
-        if !conflict && error.effect() != Effect::Unknown {
+        if error.effect() != Effect::Unknown {
             return Ok(Err(error));
         }
         let lease = self.desk.ledger.lease.clone();
@@ -266,7 +323,7 @@ impl<S: TransactionalStore> Lane<S> {
             let checkpoints = Arc::clone(&self.desk.ctx.stores.checkpoints);
             let key = sent.clone();
             let look = async move { checkpoints.load(&key.consumer, &key.topic, key.partition_id).await };
-            match self.drive(look).await? {
+            match self.drive(Work::Store, look).await? {
                 Ok(Some(stored))
                     if stored.version == sent.version + 1
                         && stored.lease.as_ref() == Some(&lease)
@@ -285,29 +342,28 @@ impl<S: TransactionalStore> Lane<S> {
         }
     }
 
-    /// Runs something to its end while the partition's other business goes on. It is dropped when the lane has to end.
-    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+    /// Runs something to its end while the partition's other business goes on. It is dropped when the lane has to end, a handler when the
+    /// grace time is over.
+    async fn drive<T>(&mut self, what: Work, work: impl Future<Output = T>) -> Result<T, Stop> {
         let mut work = std::pin::pin!(work);
         if let Some(done) = work.as_mut().now_or_never() {
             return Ok(done);
         }
         loop {
             let now = Instant::now();
-            if self.draining.is_none()
-                && let Order::Drain(until) = self.desk.order()
-            {
-                self.draining = Some(until);
-                self.desk.stop_reading();
-            }
-            let grace = self.draining.map(|until| until + self.desk.ctx.commit.retry_max);
-            if grace.is_some_and(|until| now >= until) {
-                return Err(Stop::Lane(LaneEnd::Drained));
+            self.hear();
+            let end = self.end_of(what);
+            if end.is_some_and(|end| now >= end) {
+                return Err(match what {
+                    Work::Handler => Stop::GraceOver,
+                    Work::Store => Stop::Lane(LaneEnd::Drained),
+                });
             }
             self.desk.start_due(now, false, false);
             self.desk.report(1);
             tokio::select! { biased;
                 done = &mut work => return Ok(done),
-                happened = self.desk.happen(grace) => {
+                happened = self.desk.happen(end) => {
                     if let Happened::End(end) = happened {
                         return Err(Stop::Lane(end));
                     }
@@ -330,18 +386,27 @@ impl<S: TransactionalStore> Lane<S> {
     fn roll_back(&mut self, failed: &[Failed], running: Option<Seq>) {
         let step = self.desk.partition.step();
         let running: Vec<Seq> = failed.iter().map(|(turn, _)| turn.seq).chain(running).collect();
-        self.desk.partition.rolled_back(step, &running);
+        self.desk.partition.rolled_back(step, &running, Vec::new());
     }
 
-    fn take_back(&mut self, writing: Writing, failed: &[Failed]) {
+    fn take_back(&mut self, step: Step, failed: &[Failed], letters: Vec<(Seq, NewDeadLetter)>) {
         let running: Vec<Seq> = failed.iter().map(|(turn, _)| turn.seq).collect();
-        self.desk.partition.rolled_back(writing.into_step(), &running);
+        self.desk.partition.rolled_back(step, &running, letters);
     }
 }
 
 enum Handled {
     Yes(Turn),
     No(Failed),
+    /// The grace time was over before it ended; what it wrote is undone.
+    Dropped,
+}
+
+/// What takes its time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Handler,
+    Store,
 }
 
 /// Why a transaction did not come to its end.
@@ -350,4 +415,6 @@ enum Stop {
     Lane(LaneEnd),
     /// It may work later.
     Later(Error),
+    /// A handler was dropped because the grace time is over.
+    GraceOver,
 }

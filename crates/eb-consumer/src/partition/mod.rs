@@ -301,16 +301,33 @@ impl Partition {
 
     /// The letter is durable.
     pub(crate) fn letter_kept(&mut self, seq: Seq, letter: &NewDeadLetter) {
-        self.buried -= 1;
-        if letter.parks_key {
-            self.parked_since_look = true;
-            self.parked.insert(letter.record.partition_key.clone());
-        }
+        self.bury(seq);
+        self.letters_stored([letter]);
+    }
+
+    /// The letter becomes durable with the step that is taken next.
+    pub(crate) fn bury(&mut self, seq: Seq) {
         self.window.slot(seq).buried = true;
         if let Some(item) = self.window.slot(seq).item.clone() {
             self.remember(&item);
         }
         self.finish(seq, true);
+    }
+
+    /// These letters, which were taken, are durable.
+    pub(crate) fn letters_stored<'l>(&mut self, letters: impl IntoIterator<Item = &'l NewDeadLetter>) {
+        for letter in letters {
+            self.buried -= 1;
+            if letter.parks_key {
+                self.parked_since_look = true;
+                self.parked.insert(letter.record.partition_key.clone());
+            }
+        }
+    }
+
+    /// A record whose handler was dropped: it is its turn again.
+    pub(crate) fn not_handled(&mut self, seq: Seq) {
+        self.window.ready_again(seq);
     }
 
     /// The letter may not be durable: it will be written again.
@@ -445,27 +462,36 @@ impl Partition {
         freed
     }
 
-    /// The step was rolled back, with the effects of its records: they are to be handled again, and so are `running` ones.
-    pub(crate) fn rolled_back(&mut self, step: Step, running: &[Seq]) {
+    /// The step was rolled back, with the effects of its records: they are to be handled again, and so are `running` ones. Its letters,
+    /// which were taken and buried, are to be written again.
+    pub(crate) fn rolled_back(&mut self, step: Step, running: &[Seq], letters: Vec<(Seq, NewDeadLetter)>) {
         let mut again: Vec<Seq> = Vec::new();
         for seq in step.seqs {
             let slot = self.window.slot(seq);
             // What was finished without an effect of its own stays so.
-            let effect = slot.marks && !slot.buried;
-            if effect {
+            if !slot.marks {
+                self.finished.push(seq);
+                continue;
+            }
+            if let Some(Ok(content)) = slot.item.as_ref().map(|i| &i.content) {
+                self.lately.remove(&content.identity.dedupe);
+            }
+            self.unfinished += 1;
+            if slot.buried {
+                (slot.buried, slot.marks, slot.state) = (false, false, State::Dying);
+            } else {
                 slot.failing = slot.attempts > 0;
                 self.failing += usize::from(slot.failing);
-                if let Some(Ok(content)) = slot.item.as_ref().map(|i| &i.content) {
-                    self.lately.remove(&content.identity.dedupe);
-                }
                 again.push(seq);
-            } else {
-                self.finished.push(seq);
             }
         }
         self.in_step = 0;
-        self.unfinished += again.len();
+        self.buried -= letters.len();
+        letters.into_iter().rev().for_each(|letter| self.dying.push_front(letter));
         again.extend_from_slice(running);
         self.window.rewind(&again);
+        // What was given up behind a record that starts over waits for it, and is then given up again.
+        let window = &mut self.window;
+        self.dying.retain(|(seq, _)| window.slot(*seq).state == State::Dying);
     }
 }

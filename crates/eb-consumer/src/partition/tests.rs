@@ -206,7 +206,7 @@ fn a_rolled_back_transaction_starts_its_records_over_in_order() {
     play.settle(&then[0], Outcome::Handled);
     let step = play.p.step();
     assert_eq!(step.cut, next(1));
-    play.p.rolled_back(step, &[first[1].seq]);
+    play.p.rolled_back(step, &[first[1].seq], Vec::new());
     let again = play.turns();
     assert_eq!(offsets(&again), [0, 1]);
     again.iter().for_each(|t| _ = play.settle(t, Outcome::Handled));
@@ -214,6 +214,56 @@ fn a_rolled_back_transaction_starts_its_records_over_in_order() {
     assert_eq!(offsets(&rest), [2, 3]);
     rest.iter().for_each(|t| _ = play.settle(t, Outcome::Handled));
     assert_eq!(play.commit().cut, next(4));
+}
+
+#[test]
+fn what_was_given_up_behind_a_record_that_is_rolled_back_is_given_up_again_behind_it() {
+    let mut play = Play::new(partition(rules(fixed(None, AfterMax::Halt))));
+    let bad = Arc::new(Item::read(record(1, "a", r#"{"event_id":7}"#)));
+    let (first, last) = (batch(0, &["a"]), batch(2, &["a"]));
+    play.p.admit(first);
+    play.p.admit(Batch { items: vec![(bad, Seen::No)], next: next(2), caught_up_at: None });
+    play.p.admit(last);
+    let turn = play.turns().remove(0);
+    play.settle(&turn, Outcome::Handled);
+    assert!(play.turns().is_empty() && play.p.letters() == 1, "the second cannot be read");
+    let step = play.p.step();
+    play.p.rolled_back(step, &[], Vec::new());
+    assert!(play.p.take_letters(9).is_empty(), "its letter waits, as it does");
+    assert_eq!(offsets(&play.turns()), [0], "nothing overtakes the first");
+    play.settle(&turn, Outcome::Handled);
+    assert!(play.turns().is_empty());
+    assert_eq!(play.bury_all().len(), 1);
+    assert_eq!(offsets(&play.turns()), [2]);
+}
+
+#[test]
+fn a_letter_whose_transaction_is_rolled_back_is_written_again_and_its_key_waits() {
+    let mut play = Play::new(partition(rules(fixed(Some(1), AfterMax::DeadLetterAndPark))));
+    play.p.admit(batch(0, &["a", "a", "b"]));
+    for turn in play.turns() {
+        let outcome = if offsets(std::slice::from_ref(&turn)) == [0] { later() } else { Outcome::Handled };
+        play.settle(&turn, outcome);
+    }
+    for _ in 0..2 {
+        let letters = play.p.take_letters(9);
+        assert_eq!((letters.len(), letters[0].1.attempts), (1, 1));
+        play.p.bury(letters[0].0);
+        let step = play.p.step();
+        assert_eq!((step.cut, step.marks.len()), (next(1), 2), "the letter's mark goes with it");
+        play.p.rolled_back(step, &[], letters);
+        assert_eq!(play.p.letters(), 1);
+        let again = play.turns();
+        assert_eq!(offsets(&again), [2], "the key waits, the other one starts over");
+        play.settle(&again[0], Outcome::Handled);
+    }
+    let letters = play.p.take_letters(9);
+    play.p.bury(letters[0].0);
+    let step = play.p.step();
+    play.p.letters_stored(letters.iter().map(|(_, letter)| letter));
+    play.p.recorded(&step);
+    assert!(play.turns().is_empty(), "parked from here on");
+    assert_eq!((play.bury_all()[0].reason, play.commit().cut), (DeadReason::KeyParked, next(3)));
 }
 
 #[test]

@@ -232,7 +232,8 @@ impl Window {
         freed
     }
 
-    /// Everything that is not recorded or dying starts over, but what backs off: a transaction was rolled back.
+    /// Everything that is not recorded starts over, but what backs off or is dying, unless that waits for an earlier one of its key: a
+    /// transaction was rolled back.
     pub(crate) fn rewind(&mut self, seqs: &[Seq]) {
         for seq in seqs {
             let slot = self.slot(*seq);

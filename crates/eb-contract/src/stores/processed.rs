@@ -18,7 +18,9 @@
 
 use bytestring::ByteString;
 
-use super::{Checkpoint, Lease};
+use std::sync::Arc;
+
+use super::{Checkpoint, DeadLetter, DeadLetterId, DeadLetterStore, Lease, NewDeadLetter};
 use crate::{
     BoxFuture, BusIncarnation, ConsumerName, Cut, Error, ErrorKind, Offset, PartitionId, Result, Timestamp,
     Topic,
@@ -161,10 +163,20 @@ pub trait ProcessedStore: Send + Sync + 'static {
     fn probe(&self) -> BoxFuture<'_, Result<()>>;
 }
 
-/// A store whose marks and checkpoints commit in one transaction with the handler's own writes: effects exactly once.
+/// A store whose marks, checkpoints and dead letters commit in one transaction with the handler's own writes: effects exactly once.
+///
+/// ```text
+/// a step    begin · (save · handler · undo where it fails) … · bury · record_and_commit
+/// a retry   begin · handler · resolve_and_commit
+/// ```
+/// So a record of such a consumer is marked once: with its effect, or with its letter, and never by a holder whose lease is over. An open
+/// letter says that there was no effect, and of all who retry it one commits.
 pub trait TransactionalStore: ProcessedStore {
     /// An open transaction. Dropping it rolls it back.
     type Transaction: Send + 'static;
+
+    /// The dead letters that its transactions put and resolve.
+    fn dead_letters(&self) -> Arc<dyn DeadLetterStore>;
 
     /// Opens a transaction.
     ///
@@ -185,13 +197,39 @@ pub trait TransactionalStore: ProcessedStore {
     /// When the transaction is broken; drop it.
     fn undo<'a>(&'a self, transaction: &'a mut Self::Transaction) -> BoxFuture<'a, Result<()>>;
 
+    /// Puts dead letters within the transaction, as [`DeadLetterStore::put`] would: they are there once it is committed.
+    ///
+    /// # Errors
+    /// As [`DeadLetterStore::put`], of any of them; drop the transaction then.
+    fn bury<'a>(
+        &'a self,
+        transaction: &'a mut Self::Transaction,
+        letters: &'a [NewDeadLetter],
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Resolves an open dead letter as [`Handled`](super::Resolution::Handled), marks its record (again is fine), and commits: the handler's writes
+    /// and the letter's end become durable together or not at all.
+    ///
+    /// # Errors
+    /// As [`DeadLetterStore::resolve`]: [`AlreadyExists`](crate::ErrorKind::AlreadyExists) when it was resolved in the meantime, by whoever
+    /// committed first. With [`Effect::None`](crate::Effect::None) nothing was committed; after [`Effect::Unknown`](crate::Effect::Unknown) the letter
+    /// tells, once the server has ended the transaction. Retrying is safe either way.
+    fn resolve_and_commit<'a>(
+        &'a self,
+        transaction: Self::Transaction,
+        id: DeadLetterId,
+        of: (&'a MarkScope, &'a Mark),
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<DeadLetter>>;
+
     /// Records the step within the transaction and commits it: the handler's writes, the marks and the checkpoint become
     /// durable together or not at all.
     ///
     /// # Errors
-    /// As [`ProcessedStore::record`]. With [`Effect::None`](crate::Effect::None) nothing was committed. After
-    /// [`Effect::Unknown`](crate::Effect::Unknown) (the answer to the commit was lost) the checkpoint's version in the store tells whether
-    /// it was.
+    /// As [`ProcessedStore::record`]. With [`Effect::None`](crate::Effect::None) nothing was committed: a version conflict, too, is never about
+    /// this transaction, but may be about an earlier one that landed late. After
+    /// [`Effect::Unknown`](crate::Effect::Unknown) (the answer to the commit was lost; until then it was in order) the checkpoint tells: with the
+    /// step's version plus one, this lease and this cut it was made. Otherwise it may still land, and then the next one of that version is refused.
     fn record_and_commit<'a>(
         &'a self,
         transaction: Self::Transaction,

@@ -8,8 +8,8 @@ use eb_conformance::{
     TestLeaseStore, TestProcessedStore, TestTransaction,
 };
 use eb_contract::stores::{
-    Checkpoint, CheckpointStore, DeadLetterStore, Lease, LeaseStore, ProcessedStore, Progress,
-    TransactionalStore,
+    Checkpoint, CheckpointStore, DeadLetter, DeadLetterId, DeadLetterStore, Lease, LeaseStore, Mark,
+    MarkScope, NewDeadLetter, ProcessedStore, Progress, TransactionalStore,
 };
 use eb_contract::{BoxFuture, Result, Timestamp};
 use eb_memory::{
@@ -68,7 +68,8 @@ impl ProcessedFactory for Marks {
         let clock = MemoryClock::manual();
         let marks = MemoryProcessed::with_clock(clock.clone());
         let checkpoints = MemoryCheckpointStore::new();
-        let whole = MemoryTransactions::new(marks.clone(), checkpoints.clone());
+        let letters = MemoryDeadLetters::with_clock(clock.clone());
+        let whole = MemoryTransactions::new(marks.clone(), checkpoints.clone(), letters);
         let transactional = self.transactional;
         done(Box::new(OpenMarks { clock, marks, checkpoints, whole, transactional })
             as Box<dyn TestProcessedStore>)
@@ -94,6 +95,10 @@ impl TestProcessedStore for OpenMarks {
 
     fn checkpoints(&self) -> Option<Arc<dyn CheckpointStore>> {
         self.transactional.then(|| Arc::new(self.checkpoints.clone()) as Arc<dyn CheckpointStore>)
+    }
+
+    fn dead_letters(&self) -> Option<Arc<dyn DeadLetterStore>> {
+        Some(self.whole.dead_letters())
     }
 
     fn begin(&self) -> BoxFuture<'_, Outcome<Box<dyn TestTransaction>>> {
@@ -156,6 +161,25 @@ impl TestTransaction for Open {
         Box::pin(async {
             let store = self.store.clone();
             store.undo(self.open()).await
+        })
+    }
+
+    fn bury<'a>(&'a mut self, letters: &'a [NewDeadLetter]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let store = self.store.clone();
+            store.bury(self.open(), letters).await
+        })
+    }
+
+    fn resolve<'a>(
+        mut self: Box<Self>,
+        id: DeadLetterId,
+        of: (&'a MarkScope, &'a Mark),
+        reason: &'a str,
+    ) -> BoxFuture<'a, Result<DeadLetter>> {
+        Box::pin(async move {
+            let open = self.open.take().expect("only the commit takes it");
+            self.store.resolve_and_commit(open, id, of, reason).await
         })
     }
 
