@@ -229,7 +229,7 @@ pub(crate) struct Tail {
     /// Stop after this many records
     #[arg(long, value_name = "N")]
     pub(crate) max: Option<u64>,
-    /// Wait for new records at the end
+    /// Wait for new records at the end, and for the bus where it goes away meanwhile
     #[arg(long, short)]
     pub(crate) follow: bool,
 }

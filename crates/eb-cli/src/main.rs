@@ -1,4 +1,7 @@
 //! `eb`: the event bus on the command line. See `eb --help`.
+//!
+//! `eb subscribe` starts this program a second time, as the *keeper* of its commands: it kills them when `eb subscribe` is gone, however it
+//! went. Why a process, and why one for all of them, stands in `commands/subscribe/exec/mod.rs`.
 
 mod args;
 mod commands;
@@ -14,6 +17,10 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::Ui;
 
 fn main() {
+    #[cfg(unix)]
+    if let Some(code) = commands::subscribe::exec::keeper::asked_for(std::env::args_os().skip(1)) {
+        std::process::exit(code);
+    }
     let exit = match Cli::try_parse() {
         Ok(cli) => run(cli),
         Err(error) => not_run(&error),

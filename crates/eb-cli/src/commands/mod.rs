@@ -14,7 +14,7 @@ mod publish;
 mod receipt;
 mod rollout;
 mod schema;
-mod subscribe;
+pub(crate) mod subscribe;
 mod tail;
 mod topics;
 mod verify;

@@ -1,14 +1,18 @@
 //! `eb tail`
+//!
+//! A follower outlasts its bus: once it has begun, a failure that may pass is waited out. Its cursors stay where they were, so it
+//! goes on with the very next record.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use eb_contract::{
-    Cursor, Cut, ErrorKind, EventBusReader, EventBusReaderExt as _, Head, Offset, PartitionId, ReadBatch,
-    ReadLimit, ReadState, Record, StartAt, Topic,
+    Cursor, Cut, Error, ErrorKind, EventBusReader, EventBusReaderExt as _, Head, Offset, PartitionId,
+    ReadBatch, ReadLimit, ReadState, Record, Retry, StartAt, Topic,
 };
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep};
 
 use crate::args::{self, Global};
 use crate::commands::{FIRST_STEP, open_reading};
@@ -18,6 +22,12 @@ use crate::ui::{self, Ui};
 
 /// How long a read waits at the head before it looks again; nothing is late because of it.
 const WAIT: Duration = Duration::from_secs(1);
+
+/// How long a follower waits after a failure, growing from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Failures that are further apart are spoken of anew.
+const APART: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &args::Tail) -> Outcome {
     let platform = open_reading(ui, global).await?;
@@ -88,12 +98,56 @@ async fn print(
     }
     let start = plain_start(args);
     let mut tail = reader.tail_topic(&args.topic, start, printer.limit().waiting(WAIT)).await?;
+    let mut patience = Patience::default();
     while printer.wants_more()
         && let Some(read) = tail.next().await
     {
-        printer.batch(&read?.1)?;
+        match read {
+            Ok((_, batch)) => {
+                patience.passed();
+                printer.batch(&batch)?;
+            }
+            Err(e) => patience.waits(printer.ui, e).await?,
+        }
     }
     Ok(())
+}
+
+/// What a follower does while its bus is away.
+#[derive(Default)]
+struct Patience {
+    /// Failures since something came.
+    failures: u32,
+    last: Option<Instant>,
+}
+
+impl Patience {
+    /// Something came.
+    fn passed(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits before it is tried again, and says so once.
+    ///
+    /// # Errors
+    /// The failure itself, where trying again does not help.
+    async fn waits(&mut self, ui: &Ui, error: Error) -> Result<(), Failure> {
+        let mut pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        match error.retry() {
+            Retry::Later => {}
+            Retry::After(after) => pause = pause.max(after),
+            // The reader that would have to be opened anew is this program.
+            Retry::Never | Retry::AfterReopen => return Err(error.into()),
+        }
+        let now = Instant::now();
+        if self.last.is_none_or(|last| now.duration_since(last) > APART) {
+            let what = Failure::from(error).without_advice();
+            ui.note(&format!("{what}; waiting for it, and going on from here"));
+        }
+        (self.failures, self.last) = (self.failures + 1, Some(now));
+        sleep(pause).await;
+        Ok(())
+    }
 }
 
 /// Reads partitions side by side, each in its order, until all have ended or no more is wanted.
@@ -104,10 +158,19 @@ async fn follow(cursors: Vec<Box<dyn Cursor>>, printer: &mut Printer<'_>) -> Res
         (cursor, batch)
     };
     let mut reads: FuturesUnordered<_> = cursors.into_iter().map(|c| read(c, limit(printer))).collect();
+    let mut patience = Patience::default();
     while printer.wants_more()
         && let Some((cursor, batch)) = reads.next().await
     {
-        let batch = batch?;
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(e) => {
+                patience.waits(printer.ui, e).await?;
+                reads.push(read(cursor, limit(printer)));
+                continue;
+            }
+        };
+        patience.passed();
         printer.batch(&batch)?;
         if !matches!(batch.state, ReadState::Closed { .. }) {
             reads.push(read(cursor, limit(printer)));

@@ -1,5 +1,11 @@
 //! The profile `dev_local`, on the Kinesis engine alone and Postgres.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
 use eb_testkit::services::{TestDatabase, kinesis_url};
 use serde_json::json;
 
@@ -23,15 +29,20 @@ impl Platform {
         Self { place, endpoint, database: TestDatabase::create().unwrap() }
     }
 
-    fn eb_with(&self, args: &[&str], more: &[(&str, &str)]) -> Ran {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = self.place.command(&[args, &["--profile", "dev_local"]].concat());
         command.env("EB_KINESIS_ENDPOINT_URL", &self.endpoint);
         command.env("EB_POSTGRES_URL", self.database.url());
         // The database's name is nobody else's.
         let name = self.database.url().rsplit_once('/').unwrap().1.to_owned();
         command.env("EB_STREAM_PREFIX", format!("{name}-"));
+        command
+    }
+
+    fn eb_with(&self, args: &[&str], more: &[(&str, &str)]) -> Ran {
+        let mut command = self.command(args);
         command.envs(more.iter().copied());
-        Ran::of(command.stdin(std::process::Stdio::null()).output().unwrap())
+        Ran::of(command.stdin(Stdio::null()).output().unwrap())
     }
 
     fn eb(&self, args: &[&str]) -> Ran {
@@ -112,6 +123,82 @@ fn the_switch_leads_to_the_file_bus_with_all_its_own() {
         (&json!("ADMIT"), &json!("file_line"))
     );
     assert_eq!(platform.eb(&["ingest", "event.ndjson"]).one()["decision"], "DUPLICATE");
+}
+
+/// Passes connections on to an engine, until it is dropped: then what is open is cut, and nobody listens.
+struct Way {
+    port: u16,
+    open: Arc<Mutex<Option<Vec<TcpStream>>>>,
+    taking: Option<JoinHandle<()>>,
+}
+
+impl Way {
+    fn to(engine: &str, port: u16) -> Self {
+        let engine = engine.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let open: Arc<Mutex<Option<Vec<TcpStream>>>> = Arc::new(Mutex::new(Some(Vec::new())));
+        let all = Arc::clone(&open);
+        let taking = std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&engine).unwrap());
+                let mut open = all.lock().unwrap();
+                let Some(open) = open.as_mut() else { return };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        // How it ends is the business of those at the ends.
+                        let _ = std::io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                open.extend([client, server]);
+            }
+        });
+        Self { port, open, taking: Some(taking) }
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        for cut in self.open.lock().unwrap().take().unwrap() {
+            let _ = cut.shutdown(Shutdown::Both);
+        }
+        // Wakes the listener, which finds that it is over.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        self.taking.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn a_follower_waits_for_an_engine_that_is_away_and_goes_on_where_it_was() {
+    let platform = Platform::new();
+    platform.place.write("events.ndjson", &events(1..=8));
+    platform.eb(&["ingest", "events.ndjson"]).ended(0);
+    let way = Way::to(&platform.endpoint, 0);
+    let (port, through) = (way.port, format!("http://127.0.0.1:{}", way.port));
+    let mut command = platform.command(&["tail", "--topic", AUDIT, "--follow", "--max", "16"]);
+    command.env("EB_KINESIS_ENDPOINT_URL", through);
+    let mut follower =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut heard = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
+    let mut hear = |count| -> Vec<serde_json::Value> {
+        heard.by_ref().take(count).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+    };
+    let mut seen = ids(&hear(8));
+    drop(way);
+    let line = said.next().unwrap().unwrap();
+    assert!(line.starts_with("eb: ") && line.ends_with("; waiting for it, and going on from here"), "{line}");
+    platform.place.write("events.ndjson", &events(9..=16));
+    platform.eb(&["ingest", "events.ndjson"]).ended(0);
+    let way = Way::to(&platform.endpoint, port);
+    seen.extend(ids(&hear(8)));
+    assert_eq!(said.map(Result::unwrap).collect::<Vec<_>>(), [""; 0], "it is said once");
+    assert!(follower.wait().unwrap().success());
+    drop(way);
+    seen.sort_by_key(|id| id[1..].parse::<u32>().unwrap());
+    assert_eq!(seen, numbered(1..=16), "no gap and no copy");
 }
 
 #[test]

@@ -18,6 +18,8 @@ mod publish;
 #[cfg(all(unix, feature = "redis"))]
 mod rollout;
 mod schemas;
+#[cfg(unix)]
+mod subscribing;
 mod tail;
 mod topics;
 mod verify;
@@ -175,6 +177,11 @@ impl Running {
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for its end and takes what is left of its output.

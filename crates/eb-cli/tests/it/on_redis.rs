@@ -222,6 +222,72 @@ fn an_ingest_goes_on_through_a_killed_and_restarted_server_and_every_receipt_is_
     }
 }
 
+/// Follows, hears what is there, and goes on where it was when the server was killed and is back.
+fn follows_through_a_restart(
+    platform: &mut Platform,
+    topic: &str,
+    more: &[&str],
+    event: fn(usize) -> String,
+) {
+    let publish = |platform: &Platform, range: std::ops::RangeInclusive<usize>| {
+        platform.place.write("events.ndjson", &range.map(event).collect::<String>());
+        platform.eb(&["ingest", "events.ndjson"]).ended(0);
+    };
+    publish(platform, 1..=8);
+    let mut command =
+        platform.command(&[&["tail", "--topic", topic, "--follow", "--max", "16"], more].concat());
+    let mut follower =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut heard = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
+    let mut hear = |count| -> Vec<serde_json::Value> {
+        heard.by_ref().take(count).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+    };
+    let mut seen = ids(&hear(8));
+    platform.redis.stop(Signal::Kill).unwrap();
+    let line = said.next().unwrap().unwrap();
+    assert!(
+        line.starts_with("eb: read ") && line.ends_with("; waiting for it, and going on from here"),
+        "{line}"
+    );
+    platform.redis.restart().unwrap();
+    publish(platform, 9..=16);
+    seen.extend(ids(&hear(8)));
+    assert_eq!(said.map(Result::unwrap).collect::<Vec<_>>(), [""; 0], "it is said once");
+    assert!(follower.wait().unwrap().success());
+    seen.sort_by_key(|id| id[1..].parse::<u32>().unwrap());
+    assert_eq!(seen, numbered(1..=16), "no gap and no copy");
+}
+
+#[test]
+fn a_follower_waits_for_a_server_that_was_killed_and_goes_on_where_it_was() {
+    let mut platform = Platform::new();
+    follows_through_a_restart(&mut platform, AUDIT, &[], event);
+}
+
+#[test]
+fn a_follower_of_many_partitions_or_of_one_waits_too() {
+    let traffic = |n: usize| {
+        let pins = format!(
+            "\"parameter_hash\":\"{0}\",\"seed\":7,\"scenario_id\":\"s\",\"run_id\":\"{1}\",",
+            "b".repeat(64),
+            "c".repeat(32)
+        );
+        let payload = format!("\"payload\":{{\"merchant_id\":\"m{n}\",\"name\":\"n\"}}");
+        event(n)
+            .replace("audit.access.granted", "merchant.account.onboarded")
+            .replace("\"schema_version\"", &format!("{pins}\"schema_version\""))
+            .replace(&format!("\"payload\":{{\"n\":{n}}}"), &payload)
+    };
+    follows_through_a_restart(&mut Platform::new(), "fp.bus.traffic.v1", &[], traffic);
+    follows_through_a_restart(
+        &mut Platform::new(),
+        AUDIT,
+        &["--partition", "0", "--from", "earliest"],
+        event,
+    );
+}
+
 #[test]
 fn a_consumer_of_a_group_of_the_service_handles_each_event_once_and_acknowledges_it() {
     let platform = Platform::new();
