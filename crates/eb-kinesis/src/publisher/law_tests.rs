@@ -105,6 +105,29 @@ fn in_a_shard_that_takes_nothing_a_long_queue_is_given_up_together() {
 }
 
 #[test]
+fn a_shard_keeps_its_pace_when_another_one_is_split() {
+    let mut world = World::new(true, 2, None);
+    let of_first =
+        |k: &u8| partition_for(&PartitionKey::new(format!("key-{k}")).unwrap(), 2) == PartitionId(0);
+    (0u8..40).filter(of_first).take(8).for_each(|key| world.publish(key));
+    let in_flight = |world: &World| world.in_flight.iter().map(|(_, records)| records.len()).sum::<usize>();
+    let split_the_other = Step::Split { nth: 1, told: true };
+    world.start_calls();
+    assert_eq!(in_flight(&world), 8);
+    (0..2).for_each(|_| world.end(0, Some(&Fault::ThrottledWhole)));
+    world.step(&split_the_other);
+    assert_eq!(in_flight(&world), 0, "it rests");
+    world.now = world.scheduler.wake_at(world.now).unwrap();
+    world.start_calls();
+    let window = in_flight(&world);
+    assert!((1..8).contains(&window), "{window} of 8 after two refusals");
+    world.step(&split_the_other);
+    assert_eq!(in_flight(&world), window, "what is in flight counts");
+    world.finish();
+    world.check();
+}
+
+#[test]
 fn a_record_that_is_refused_while_others_go_is_given_up_in_its_time() {
     let mut world = World::new(true, 1, None);
     world.publish(1);

@@ -217,6 +217,22 @@ mod tests {
     use crate::{KinesisBus, KinesisConfig};
 
     #[tokio::test]
+    async fn a_retention_that_has_changed_is_not_forgotten_between_two_looks() {
+        let fake = KinesisFake::start().await.unwrap();
+        fake.create_stream("facts", 1);
+        let bus = KinesisBus::open(KinesisConfig::emulator(&fake.endpoint_url())).await.unwrap();
+        let topic = Topic::new("facts").unwrap();
+        let (shard, _) = bus.reader().shard("read", &topic, PartitionId(0)).await.unwrap();
+        let (day, week) = (Duration::from_secs(24 * 3_600), Duration::from_secs(7 * 24 * 3_600));
+        assert_eq!(shard.check_life().await.unwrap(), day);
+        let raise = shard.shared.client.increase_stream_retention_period().stream_name("facts");
+        raise.retention_period_hours(7 * 24).send().await.unwrap();
+        assert_eq!(shard.retention(day).await.unwrap(), day, "it was not asked");
+        assert_eq!(shard.check_life().await.unwrap(), week);
+        assert_eq!(shard.retention(day).await.unwrap(), week);
+    }
+
+    #[tokio::test]
     async fn who_reads_a_throttled_shard_waits_with_the_one_who_was_told() {
         let fake = KinesisFake::start().await.unwrap();
         fake.create_stream("facts", 1);

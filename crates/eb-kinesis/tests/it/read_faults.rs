@@ -377,6 +377,35 @@ async fn what_lies_before_the_cut_may_be_of_another_life_and_is_not_dropped_unas
 }
 
 #[tokio::test]
+async fn a_cursor_that_has_read_nothing_is_not_carried_over_to_a_stream_made_anew() {
+    let scene = Scene::new(1).await.reading(|r| r.shards_fresh_for = HOUR);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    assert_eq!(rest(&mut *cursor).await, (vec![], ReadState::CaughtUp));
+    scene.fake.delete_stream(STREAM);
+    scene.fake.create_stream(STREAM, 1);
+    scene.put(0, 2);
+    let error = cursor.next(patient()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WrongIncarnation, "{error}");
+}
+
+/// A listing may be a moment behind.
+#[tokio::test]
+async fn children_that_are_not_listed_yet_are_waited_for() {
+    let scene = Scene::new(1).await;
+    scene.put(0, 1);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    scene.fake.split(STREAM, "shardId-000000000000");
+    let unnamed = Reaction::plain().edit(|answer| {
+        answer.as_object_mut().unwrap().remove("ChildShards");
+    });
+    scene.fake.script_by(Op::GetRecords, move |_| Some(unnamed.clone()));
+    let unlisted = Reaction::plain().edit(|answer| answer["Shards"].as_array_mut().unwrap().truncate(1));
+    scene.fake.script(Op::ListShards, vec![unlisted; 2]);
+    let children = vec![PartitionId(1), PartitionId(2)];
+    assert_eq!(rest(&mut *cursor).await, (vec![0], ReadState::Closed { children }));
+}
+
+#[tokio::test]
 async fn a_split_shard_ends_with_its_children_whoever_names_them() {
     let scene = Scene::new(1).await;
     scene.put(0, 3);

@@ -7,6 +7,7 @@ use eb_contract::{
     ReadState, StartAt, Timestamp,
 };
 use eb_kinesis::KinesisBus;
+use eb_testkit::kinesis_fake::{Gate, Op, Reaction};
 
 use crate::read_support::*;
 
@@ -19,6 +20,40 @@ async fn a_time_that_the_service_has_not_reached_is_the_head() {
     assert_eq!(rest(&mut *cursor).await, (vec![], ReadState::CaughtUp));
     scene.put(2, 4);
     assert_eq!(numbers(&cursor.next(patient()).await.unwrap().records), [2, 3]);
+}
+
+#[tokio::test]
+async fn what_arrives_while_a_time_is_looked_for_is_not_left_behind() {
+    let scene = Scene::since(HOUR, 1).await;
+    scene.put(0, 2);
+    let soon = ago(HOUR - Duration::from_secs(1));
+    let gate = Gate::new();
+    // The time is asked for first, and then the head.
+    scene.fake.script(Op::GetShardIterator, [Reaction::plain(), Reaction::plain().hold(&gate)]);
+    let reader = scene.reader().await;
+    let arrives = async {
+        gate.reached(1).await;
+        scene.fake.advance(Duration::from_secs(60));
+        scene.put(2, 4);
+        gate.open();
+    };
+    let (cursor, ()) = tokio::join!(reader.cursor(&scene.topic, P0, StartAt::Timestamp(soon)), arrives);
+    assert_eq!(rest(&mut *cursor.unwrap()).await.0, [2, 3]);
+}
+
+#[tokio::test]
+async fn a_time_within_a_millisecond_of_many_records_is_found_behind_them() {
+    let scene = Scene::since(HOUR, 1).await.reading(|r| r.max_records_per_call = 1);
+    let within = |millis: i64| Timestamp::from_micros(millis * 1_000 + 500).unwrap();
+    let (now, _) = (scene.fake.now_millis(), scene.put(0, 3));
+    let mut before = scene.cursor(StartAt::Timestamp(within(now - 1))).await;
+    assert_eq!(rest(&mut *before).await.0, [0, 1, 2]);
+    let mut behind = scene.cursor(StartAt::Timestamp(within(now))).await;
+    assert_eq!(rest(&mut *behind).await.0, [0; 0]);
+    scene.fake.advance(Duration::from_secs(1));
+    scene.put(3, 5);
+    let mut between = scene.cursor(StartAt::Timestamp(within(now))).await;
+    assert_eq!(rest(&mut *between).await.0, [3, 4]);
 }
 
 #[tokio::test]

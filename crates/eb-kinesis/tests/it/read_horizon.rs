@@ -218,6 +218,33 @@ async fn old_records_of_a_stream_that_keeps_them_long_are_proved_once_and_then_r
     assert_eq!(rest(&mut *begin).await.0, (0..40).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn a_retention_that_was_raised_in_time_is_relied_on_from_the_next_read() {
+    let scene = Scene::since(60 * HOUR, 1).await.reading(|r| r.max_records_per_call = 2);
+    scene.put(0, 40);
+    let mut cursor = scene.cursor(StartAt::Earliest).await;
+    assert_eq!(numbers(&cursor.next(ReadLimit::records(1)).await.unwrap().records), [0]);
+    Engine::at(&scene.fake.endpoint_url()).keep_for(STREAM, 7 * 24).await.unwrap();
+    scene.fake.advance(60 * HOUR);
+    let iterators = scene.iterators();
+    assert_eq!(rest(&mut *cursor).await.0, (1..40).collect::<Vec<_>>());
+    assert!(scene.iterators() - iterators <= 2, "{} iterators", scene.iterators() - iterators);
+}
+
+/// The record that proves the place leaves no room for another one.
+#[tokio::test]
+async fn records_that_fill_a_page_each_are_read_on_near_the_horizon() {
+    let scene = Scene::since(30 * HOUR, 1).await;
+    scene.fake.set_limits(|l| l.get_bytes = 1);
+    let stored = scene.put(0, 6);
+    let mut cursor = scene.cursor(after(&stored[0])).await;
+    let mut came = Vec::new();
+    for _ in 1..6 {
+        came.extend(numbers(&cursor.next(ReadLimit::default()).await.unwrap().records));
+    }
+    assert_eq!(came, [1, 2, 3, 4, 5]);
+}
+
 /// A record can be read a moment after its ACK, and a consumer may have its checkpoint before it by then.
 #[tokio::test]
 async fn a_record_that_cannot_be_read_yet_has_not_expired() {
