@@ -1,8 +1,10 @@
-//! A consumer as a process that is killed: `eb-test-consumer <root> <room> <seed> files|groups|postgres [address] [name]`.
+//! A consumer as a process that is killed: `eb-test-consumer <root> <room> <seed> files|groups|postgres|graves|retry [address] [name]`.
 //!
 //! - `files`: consumes the file bus under `<root>`, with embedded stores beside it.
 //! - `groups`: consumes the group that the Redis at `address` keeps of the bus with the prefix `name`, with the same stores.
 //! - `postgres`: consumes the file bus within transactions of the database at `address`, schema `name`.
+//! - `graves`: the same, but the handler fails for good, after its effect.
+//! - `retry`: tries the dead letters of that consumer again until none is open, and ends.
 //!
 //! Its handler's effect is the pair `key call`: a line appended to `<root>/effects` in one write, or a row of the table `effects`. Now and then it
 //! fails, on files before that, in the database after it. Runs until it is killed.
@@ -19,6 +21,7 @@ use eb_consumer::{
     Backoff, CommitPolicy, ConsumerBuilder, ConsumerSource, Event, EventConsumer, HandlerError, Handlers,
     LeasePolicy, Limits, RetryPolicy, RunningConsumer, Stores,
 };
+use eb_contract::stores::DeadLetterFilter;
 use eb_file::{FileBus, FileBusConfig, FileCheckpointStore};
 use eb_redis::{RedisBus, RedisConfig, RedisUrl};
 use eb_store_local::{EmbeddedDeadLetters, EmbeddedLeases, EmbeddedProcessed, MarksConfig};
@@ -37,7 +40,9 @@ struct Payload {
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [root, room, seed, kind, more @ ..] = &args[..] else {
-        eprintln!("usage: eb-test-consumer <root> <room> <seed> files|groups|postgres [address] [name]");
+        eprintln!(
+            "usage: eb-test-consumer <root> <room> <seed> files|groups|postgres|graves|retry [address] [name]"
+        );
         return ExitCode::from(2);
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -51,7 +56,15 @@ fn main() -> ExitCode {
             ("groups", [address, prefix]) => {
                 on_files(root, room, luck, groups(address, prefix).await?).await?
             }
-            ("postgres", [address, schema]) => in_postgres(root, room, luck, address, schema).await?,
+            ("postgres", [address, schema]) => {
+                in_postgres(root, room, luck, address, schema, false).await?.start().await?
+            }
+            ("graves", [address, schema]) => {
+                in_postgres(root, room, luck, address, schema, true).await?.start().await?
+            }
+            ("retry", [address, schema]) => {
+                return retry(in_postgres(root, room, luck, address, schema, false).await?).await;
+            }
             _ => return Err("unknown arguments".into()),
         };
         println!("started {}", worker.owner());
@@ -137,7 +150,8 @@ async fn in_postgres(
     luck: Arc<Mutex<eb_testkit::Rng>>,
     address: &str,
     schema: &str,
-) -> Result<RunningConsumer, AnyError> {
+    dies: bool,
+) -> Result<EventConsumer, AnyError> {
     let config = PgConfig { schema: schema.to_owned(), allow_unsafe_server: true, ..PgConfig::new(address) };
     let processed = Arc::new(PgProcessed::open(&config).await?);
     let stores = Stores {
@@ -155,6 +169,9 @@ async fn in_postgres(
                 let client = transaction.client()?;
                 let effect = "INSERT INTO public.effects (key, call) VALUES ($1, $2)";
                 client.execute(effect, &[&event.partition_key().as_str(), &call]).await?;
+                if dies {
+                    return Err(HandlerError::permanent("for good, with the effect to be undone"));
+                }
                 if fails {
                     return Err(HandlerError::transient("now and then, with the effect to be undone"));
                 }
@@ -162,5 +179,18 @@ async fn in_postgres(
             })
         })
         .build()?;
-    Ok(consumer.start().await?)
+    Ok(consumer)
+}
+
+async fn retry(consumer: EventConsumer) -> Result<(), AnyError> {
+    println!("started");
+    loop {
+        let mut tried = 0;
+        let filter = DeadLetterFilter::default();
+        consumer.retry_dead_letters(&filter, "once more", |_, _| tried += 1).await?;
+        if tried == 0 {
+            println!("done");
+            return Ok(());
+        }
+    }
 }

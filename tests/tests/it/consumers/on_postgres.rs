@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use eb_checkpoint_pg::{PgCheckpointStore, PgConfig};
 use eb_contract::PublishRecord;
-use eb_testkit::Budget;
+use eb_system_tests::consumers::call;
+use eb_testkit::process::Spoken;
 use eb_testkit::services::TestDatabase;
+use eb_testkit::{Budget, Rng};
 use tokio_postgres::NoTls;
 
 use super::on_files::Log;
@@ -78,4 +81,65 @@ fn exactly_once(_kills: u64, _room: u64) -> u64 {
 #[test]
 fn every_event_has_its_effect_exactly_once_where_the_handler_works_within_the_transaction() {
     until_the_budget_ends(Budget::new(1, Duration::from_secs(12), 40), OnPostgres::new, exactly_once);
+}
+
+impl OnPostgres {
+    fn child(&self, kind: &str, seed: u64) -> Spoken {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eb-test-consumer"));
+        command.arg(self.root()).arg("40").arg(seed.to_string()).arg(kind);
+        Spoken::spawn(command.args([&self.database.url(), SCHEMA])).expect("the consumer starts")
+    }
+
+    /// Open letters, letters in all, and records that have one.
+    fn letters(&self) -> (i64, i64, i64) {
+        let count = "SELECT count(*) FILTER (WHERE resolved_at IS NULL), count(*), \
+                         count(DISTINCT (partition_id, \"offset\")) FROM event_bus.dead_letters";
+        let row = self.log.runtime.block_on(self.client.query_one(count, &[])).unwrap();
+        (row.get(0), row.get(1), row.get(2))
+    }
+
+    /// Lets children of this sort work and kills them at random, until `done`; how many were killed.
+    fn kill_until(&self, kind: &str, rng: &mut Rng, done: impl Fn(&Self) -> bool) -> u64 {
+        let (deadline, mut kills) = (Instant::now() + Duration::from_secs(90), 0);
+        let mut children = Vec::new();
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{kind} came to no end: {:?}", self.letters());
+            while children.len() < 2 {
+                children.push(self.child(kind, rng.next_u64()));
+            }
+            let moment = Instant::now() + Duration::from_millis(rng.range(30..350));
+            while Instant::now() < moment && !done(self) {
+                std::thread::yield_now();
+            }
+            let words = children.swap_remove(rng.index(2)).kill().unwrap();
+            assert!(words.errors.is_empty(), "{}", words.errors);
+            kills += 1;
+        }
+        for child in children {
+            child.kill().unwrap();
+        }
+        kills
+    }
+}
+
+#[test]
+fn every_dead_letter_has_its_effect_exactly_once_when_retries_are_killed_and_run_side_by_side() {
+    let seed = eb_testkit::seed();
+    println!("seed: {seed}");
+    let (mut rng, mut world) = (Rng::new(seed), OnPostgres::new());
+    let calls = rng.range(10..25);
+    let records = i64::try_from(calls * 9).unwrap();
+    world.publish((0..calls).flat_map(|n| (0..9).map(move |k| call(&format!("k{k}"), n))).collect());
+    let buried = world.kill_until("graves", &mut rng, |w| w.letters().1 >= records && w.finished());
+    assert_eq!((world.letters(), world.effects().len()), ((records, records, records), 0));
+    let retried = world.kill_until("retry", &mut rng, |w| w.letters().0 == 0);
+    assert_eq!(world.letters(), (0, records, records), "one letter for each record");
+    for (key, mut effects) in world.effects() {
+        effects.sort_unstable();
+        assert_eq!(effects, (0..calls).collect::<Vec<_>>(), "effects of {key}, seed {seed}");
+    }
+    println!("{records} letters, {buried} consumers and {retried} retries killed");
+    // Nothing is left to do, for workers and for those who retry.
+    assert!(world.child("retry", 1).wait().unwrap().status.success());
+    world.close();
 }
