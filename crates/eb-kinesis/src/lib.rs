@@ -72,8 +72,9 @@
 //! their futures are pending. Beyond that `publish` answers `Throttled` with no effect. A call under way costs about two and a half
 //! times its bytes besides, for the SDK's copies. Dropping a future withdraws nothing and leaves nothing half done.
 //!
-//! Dropping the publisher is closing it: what was called for is finished in the background, within `give_up_after` and
-//! a call's timeout, and then its tasks end. If the runtime ends first, every record that was not answered is answered
+//! Dropping the publisher is closing it: what was called for is finished in the background, and then its tasks end. That
+//! takes as long as its shards take records (a long queue of one key takes a round trip for each), and `give_up_after` and a
+//! call's timeout at most where they take none. If the runtime ends first, every record that was not answered is answered
 //! `Closed`: effect unknown if it was in flight, else none.
 //!
 //! # Reading
@@ -86,7 +87,7 @@
 //! | what the service says | what the cursor says |
 //! |---|---|
 //! | `MillisBehindLatest` 0, with or without records | `CaughtUp` with the last of them, from the `next` whose own call this was |
-//! | the same, to a call that an earlier `next` had made | `More` with the records; without any it is called again. What was published and ACKed before a `next` is never missing from what it calls caught up |
+//! | the same, to a call that an earlier `next` had made | `More` with the records; without any it is called again. What the service shows when a `next` begins is never missing from what that calls caught up |
 //! | `MillisBehindLatest` 0 with as many records as were asked for, or a MiB of them | `More`: an engine that measures by arrival times says 0 also in the middle of a millisecond |
 //! | a page, with or without records, further behind, or that does not say how far | `More` |
 //! | no next iterator | `Closed` with the children that the page names, else `ListShards`; the cut is `End` |

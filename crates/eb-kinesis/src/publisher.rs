@@ -273,7 +273,8 @@ impl EventBusPublisher for KinesisPublisher {
         Box::pin(async move { session.probe(&topic).await })
     }
 
-    /// Takes `give_up_after` and a call's timeout at most.
+    /// Takes as long as the service takes records, and `give_up_after` and a call's timeout at most where it takes none.
+    /// Dropping the future changes nothing: the publisher is closed, and what was called for is finished.
     fn close(&self) -> BoxFuture<'static, Result<()>> {
         let ends = self.session.begin_close();
         Box::pin(async move {
