@@ -112,6 +112,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Rollout(Rollout),
     /// Find the receipt of an event
+    ///
+    /// Where another process has the gate open and its index is embedded, receipts come from log and quarantine: those of quarantined
+    /// events whole, those of admitted ones without policy_rev, class and pins.
     Receipt(Receipt),
     /// Check or show a profile
     #[command(subcommand)]
@@ -122,6 +125,9 @@ pub(crate) enum Command {
     /// Check Rust sources, configuration and schemas by the charter: nothing past the gate, well-named and complete events
     Lint(schema::Lint),
     /// Ask the gate and everything below it whether they can work
+    ///
+    /// Where another process has the gate open and its index is embedded, only bus and quarantine are asked, by reading; the status is
+    /// degraded then, because whether that gate admits is not known here.
     Health,
     /// Print a completion script for a shell
     Completions {

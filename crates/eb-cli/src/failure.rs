@@ -87,6 +87,16 @@ impl Failure {
         self.0.exit
     }
 
+    /// What is wrong, without what to do next.
+    pub(crate) fn what(&self) -> &str {
+        &self.0.what
+    }
+
+    /// Whether another process has what is needed.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.0.facts.get("kind").is_some_and(|kind| kind == "locked")
+    }
+
     /// Whether it came of writing to somebody who no longer reads.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         self.0.broken_pipe

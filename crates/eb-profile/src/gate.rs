@@ -58,19 +58,13 @@ impl OpenGate {
     pub(crate) async fn open(profile: &Profile, bus: &Bus) -> Result<Self, OpenError> {
         let policy = load_policy(profile)?;
         let evidence = backend::open_quarantine_bus(profile, Purpose::Writing).await?;
-        let topic = quarantine_topic()?;
-        evidence.admin.create_topic(&topic, 1).await?;
+        evidence.admin.create_topic(&quarantine_topic()?, 1).await?;
         // What the bus would refuse is better refused with a reason in a receipt.
         let of_bus = bus.publisher.capabilities().max_envelope_bytes;
         let max_bytes = profile.wiring.event_bus.max_envelope_bytes.min(of_bus);
         let config =
             GateConfig { limits: Limits::new(max_bytes, Limits::DEFAULT_DEPTH), ..GateConfig::default() };
-        let quarantine = LogQuarantine::new(
-            evidence.publisher.clone(),
-            evidence.reader.clone(),
-            topic,
-            LogQuarantine::DEFAULT_PREFIX_BYTES,
-        );
+        let quarantine = quarantine_on(&evidence)?;
         let index = backend::open_index(profile).await?;
         let parts = GateParts {
             publisher: bus.publisher.clone(),
@@ -109,6 +103,16 @@ impl OpenGate {
         reader?;
         Ok(())
     }
+}
+
+/// The evidence that lies on a bus.
+pub(crate) fn quarantine_on(evidence: &Bus) -> Result<LogQuarantine, Error> {
+    Ok(LogQuarantine::new(
+        evidence.publisher.clone(),
+        evidence.reader.clone(),
+        quarantine_topic()?,
+        LogQuarantine::DEFAULT_PREFIX_BYTES,
+    ))
 }
 
 fn quarantine_topic() -> Result<Topic, Error> {

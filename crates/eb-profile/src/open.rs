@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use eb_contract::stores::CheckpointStore;
 use eb_contract::{Capabilities, Error, EventBusAdmin, EventBusPublisher, EventBusReader, Topic};
-use ig_gate::Gate;
+use ig_gate::{Gate, QuarantineStore};
 use tokio::sync::OnceCell;
 
 use crate::backend::{self, Bus, Purpose};
@@ -98,6 +98,15 @@ impl Platform {
     #[must_use]
     pub fn checkpoints(&self) -> Arc<dyn CheckpointStore> {
         self.checkpoints.clone()
+    }
+
+    /// What was quarantined, for reading: beside a gate, too, also one of another process. Each call opens it anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](eb_contract::ErrorKind::NotFound) where no gate has been open yet; otherwise why it cannot be read.
+    pub async fn quarantine(&self) -> Result<Arc<dyn QuarantineStore>, OpenError> {
+        let evidence = backend::open_quarantine_bus(&self.profile, Purpose::Reading).await?;
+        Ok(Arc::new(gate::quarantine_on(&evidence)?))
     }
 
     /// What the backend promises.

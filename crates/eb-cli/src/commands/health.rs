@@ -1,16 +1,25 @@
 //! `eb health`
 
-use ig_gate::HealthStatus;
+use eb_profile::OpenError;
+use ig_gate::{Health, HealthStatus};
 
 use crate::args::Global;
-use crate::commands::{open, open_gate};
+use crate::commands::{beside, open, open_gate};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::{self, Ui};
 
-pub(crate) async fn run(ui: &mut Ui, global: &Global) -> Outcome {
+/// Asks the gate, which no other process must have open.
+async fn of_gate(ui: &Ui, global: &Global) -> Result<(Health, Result<(), OpenError>), Failure> {
     let platform = open(ui, global).await?;
     let health = open_gate(ui, &platform).await?.health().await;
-    let closed = platform.close().await;
+    Ok((health, platform.close().await))
+}
+
+pub(crate) async fn run(ui: &mut Ui, global: &Global) -> Outcome {
+    let (health, closed) = match of_gate(ui, global).await {
+        Err(e) if e.is_in_use() => (beside::health(ui, global, &e).await?, Ok(())),
+        asked => asked?,
+    };
     if ui.is_json() {
         ui.json(&health)?;
     } else {
@@ -29,7 +38,7 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global) -> Outcome {
         ui.line(&status)?;
     }
     ui.flush()?;
-    closed?;
+    closed.map_err(Failure::from)?;
     match health.status {
         HealthStatus::Ready | HealthStatus::Degraded => Ok(Exit::Done),
         HealthStatus::Failing => {

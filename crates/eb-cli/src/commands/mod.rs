@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod beside;
 mod checkpoint;
 mod consumers;
 mod dlq;

@@ -1,25 +1,26 @@
 //! `eb receipt`
 
 use ig_gate::{Decision, Receipt};
+use serde_json::Value;
 
 use crate::args::{self, Global};
+use crate::commands::beside::{self, Wanted};
 use crate::commands::{open, open_gate};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::{self, Ui};
 
 pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &args::Receipt) -> Outcome {
-    let wanted = match &args.receipt_id {
-        Some(id) => Some(id.parse().map_err(|e| Failure::usage(format!("--receipt-id: {e}")))?),
-        None => None,
+    let wanted = match (&args.receipt_id, &args.event_id) {
+        (Some(id), _) => {
+            Wanted::Receipt(id.parse().map_err(|e| Failure::usage(format!("--receipt-id: {e}")))?)
+        }
+        (None, Some(id)) => Wanted::Event(id.clone()),
+        (None, None) => return Err(Failure::usage("give --event-id or --receipt-id")),
     };
-    let platform = open(ui, global).await?;
-    let gate = open_gate(ui, &platform).await?;
-    let found = match (wanted, &args.event_id) {
-        (Some(id), _) => gate.receipt_by_receipt_id(id).await?.into_iter().collect(),
-        (None, Some(id)) => gate.receipt_by_event_id(id).await?,
-        (None, None) => Vec::new(),
+    let found = match of_gate(ui, global, &wanted).await {
+        Err(e) if e.is_in_use() => beside::receipts(ui, global, &wanted, &e).await?,
+        found => found?,
     };
-    platform.close().await?;
     if found.is_empty() {
         return Err(Failure::failed("not_found", "there is no such receipt")
             .advise("an event that was quarantined is found by its --receipt-id only"));
@@ -32,6 +33,19 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &args::Receipt) -> O
         }
     }
     Ok(Exit::Done)
+}
+
+/// Asks the gate, which no other process must have open.
+async fn of_gate(ui: &Ui, global: &Global, wanted: &Wanted) -> Result<Vec<Value>, Failure> {
+    let platform = open(ui, global).await?;
+    let gate = open_gate(ui, &platform).await?;
+    let found = match wanted {
+        Wanted::Receipt(id) => gate.receipt_by_receipt_id(*id).await?.into_iter().collect(),
+        Wanted::Event(id) => gate.receipt_by_event_id(id).await?,
+    };
+    platform.close().await?;
+    let values = found.iter().map(serde_json::to_value).collect::<Result<_, _>>();
+    values.map_err(|e| Failure::failed("output", format!("cannot write the receipt: {e}")))
 }
 
 /// A receipt as one line.
@@ -53,10 +67,8 @@ pub(crate) fn for_people(ui: &mut Ui, receipt: &Receipt) -> Result<(), Failure> 
 }
 
 /// A receipt as a table.
-fn in_full(ui: &mut Ui, receipt: &Receipt) -> Result<(), Failure> {
-    let fields = serde_json::to_value(receipt)
-        .map_err(|e| Failure::failed("output", format!("cannot write the receipt: {e}")))?;
-    let rows: Vec<_> = fields
+fn in_full(ui: &mut Ui, receipt: &Value) -> Result<(), Failure> {
+    let rows: Vec<_> = receipt
         .as_object()
         .into_iter()
         .flatten()

@@ -1,6 +1,8 @@
 //! The real program in fresh folders.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[cfg(unix)]
+mod beside;
 mod checkpoints;
 #[cfg(unix)]
 mod consuming;

@@ -13,6 +13,9 @@
 //! | groups that a standing keeper leads | a command would not lead its group: `timeout` and `set -m` leave it then, and `kill -- -$$` does not find it |
 //! | telling a keeper what we have started | between the start and the telling nobody knows of the command |
 //!
+//! It costs little: 3,000 events one at a time, `/bin/true` for each, took 1.7 ms an event with the keeper and 1.6 ms without;
+//! eight at once 1.6 and 1.2 ms (medians of three runs in turn; unoptimised, two busy cores).
+//!
 //! # Protocol
 //! Frames in both directions ([`frame`]): `Run` with the environment and the envelope, `Kill`; back come `Started` with the group's leader
 //! and `Ended` with what became of it. The keeper leads a process group of its own and does not heed SIGINT, SIGTERM and
