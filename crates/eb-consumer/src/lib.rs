@@ -40,7 +40,7 @@
 //!    └◄──────────────── dropped ◄─────lease over────────────┘
 //! ```
 //! Workers heartbeat through a [`LeaseStore`](eb_contract::stores::LeaseStore). Each counts the live workers and the partitions that may be read, takes its
-//! share (the first `n mod w` workers by name `⌈n/w⌉`, the others `⌊n/w⌋`) and gives up what is more. *Draining* finishes what runs, starts nothing, commits,
+//! share (`⌊n/w⌋`, and `⌈n/w⌉` the `n mod w` workers that hold the most already) and gives up what is more: whoever joins or leaves moves nothing between the others. *Draining* finishes what runs, starts nothing, commits,
 //! releases. The end of a lease is counted on the monotonic clock from before the claim was sent: at that moment handlers are dropped
 //! where they await, and nothing is committed any more. A worker that slept past its end is stopped by the epoch, which the stores fence.
 //!

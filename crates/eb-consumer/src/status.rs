@@ -81,9 +81,12 @@ struct Facts {
     committed: Cut,
     read_to: Cut,
     halted: Option<String>,
-    /// By what: since when, and what it says.
-    troubles: BTreeMap<&'static str, (Instant, String)>,
+    /// By what.
+    troubles: BTreeMap<&'static str, Trouble>,
 }
+
+/// Since when, and what it says.
+type Trouble = (Instant, String);
 
 impl PartitionBoard {
     fn new(topic: Topic, partition: PartitionId) -> Self {
@@ -215,8 +218,8 @@ pub(crate) struct Board {
     partitions: Mutex<BTreeMap<(Topic, PartitionId), Arc<PartitionBoard>>>,
     /// Partitions that could not be opened or read, and why.
     failed: Mutex<BTreeMap<(Topic, PartitionId), String>>,
-    /// Trouble with leases and partition lists, by topic.
-    team: Mutex<BTreeMap<Topic, (Instant, String)>>,
+    /// Trouble with leases and lists of partitions, by topic.
+    team: Mutex<BTreeMap<(&'static str, Topic), Trouble>>,
     left_unrecorded: AtomicU64,
     /// Why it runs on a substitute, if it does.
     degraded: Mutex<Option<String>>,
@@ -251,21 +254,21 @@ impl Board {
         }
     }
 
-    pub(crate) fn team_trouble(&self, topic: &Topic, error: &Error) {
+    pub(crate) fn team_trouble(&self, topic: &Topic, what: &'static str, error: &Error) {
         let text = error.to_string();
         let mut team = self.team.lock();
-        match team.get_mut(topic) {
+        match team.get_mut(&(what, topic.clone())) {
             Some((_, said)) => *said = text,
             None => {
-                tracing::warn!(%topic, error = %text, "leases in trouble");
-                team.insert(topic.clone(), (Instant::now(), text));
+                tracing::warn!(%topic, what, error = %text, "in trouble");
+                team.insert((what, topic.clone()), (Instant::now(), text));
             }
         }
     }
 
-    pub(crate) fn team_well(&self, topic: &Topic) {
-        if self.team.lock().remove(topic).is_some() {
-            tracing::info!(%topic, "leases well again");
+    pub(crate) fn team_well(&self, topic: &Topic, what: &'static str) {
+        if self.team.lock().remove(&(what, topic.clone())).is_some() {
+            tracing::info!(%topic, what, "well again");
         }
     }
 
@@ -291,9 +294,9 @@ impl Board {
                 detail: why.clone(),
             });
         }
-        for (topic, (since, text)) in &*self.team.lock() {
+        for ((what, topic), (since, text)) in &*self.team.lock() {
             let detail = format!("for {} s: {text}", since.elapsed().as_secs());
-            checks.push(HealthCheck { name: format!("leases {topic}"), status: severity(*since), detail });
+            checks.push(HealthCheck { name: format!("{what} {topic}"), status: severity(*since), detail });
         }
         for ((topic, partition), why) in &*self.failed.lock() {
             let name = format!("partition {topic}/{partition}");

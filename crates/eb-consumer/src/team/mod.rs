@@ -56,7 +56,10 @@ pub(crate) struct Team {
     look: Option<BoxFuture<'static, Result<Survey>>>,
     claims: FuturesUnordered<BoxFuture<'static, Asked>>,
     /// Releases on their way.
-    chores: FuturesUnordered<BoxFuture<'static, ()>>,
+    releases: FuturesUnordered<BoxFuture<'static, PartitionId>>,
+    /// Partitions with a claim or a release on its way. They are not asked for: a store may take calls in any order, and a release that
+    /// comes after the next claim would end the lease of a lane that runs.
+    busy: BTreeSet<PartitionId>,
     look_now: bool,
     gauge: Gauge,
 }
@@ -84,7 +87,8 @@ impl Team {
             beat: None,
             look: None,
             claims: FuturesUnordered::new(),
-            chores: FuturesUnordered::new(),
+            releases: FuturesUnordered::new(),
+            busy: BTreeSet::new(),
             look_now: false,
             gauge,
         }
@@ -101,7 +105,7 @@ impl Team {
                 self.look = None;
                 self.held.values().for_each(|h| _ = h.orders.send(Order::Drain(until)));
             }
-            if self.stopping && self.held.is_empty() && self.claims.is_empty() && self.chores.is_empty() {
+            if self.stopping && self.held.is_empty() && self.claims.is_empty() && self.releases.is_empty() {
                 return self.leave().await;
             }
             if self.look_now && self.look.is_none() {
@@ -112,7 +116,10 @@ impl Team {
                 beat = pending(&mut self.beat) => self.beaten(beat),
                 Some(ended) = self.running.join_next_with_id(), if !self.running.is_empty() => self.ended(ended),
                 Some(asked) = self.claims.next(), if !self.claims.is_empty() => self.claimed(asked),
-                Some(()) = self.chores.next(), if !self.chores.is_empty() => {}
+                Some(released) = self.releases.next(), if !self.releases.is_empty() => {
+                    self.busy.remove(&released);
+                    self.look_now = !self.stopping;
+                }
                 look = pending(&mut self.look) => self.looked(look),
                 _ = looks.tick(), if !self.stopping => self.look_now = true,
                 changed = self.stop.changed() => {
@@ -149,10 +156,10 @@ impl Team {
             Ok(heartbeat) => heartbeat,
             Err(error) => {
                 self.ctx.metrics.store_failed("lease", &error);
-                return self.ctx.board.team_trouble(&self.topic, &error);
+                return self.ctx.board.team_trouble(&self.topic, "leases", &error);
             }
         };
-        self.ctx.board.team_well(&self.topic);
+        self.ctx.board.team_well(&self.topic, "leases");
         if self.workers.as_ref() != Some(&heartbeat.workers) {
             tracing::info!(consumer = %self.ctx.consumer, topic = %self.topic, workers = ?heartbeat.workers, "workers");
             self.workers = Some(heartbeat.workers);
@@ -187,11 +194,9 @@ impl Team {
         self.look = None;
         let survey = match look {
             Ok(survey) => survey,
-            Err(error) => return self.ctx.board.team_trouble(&self.topic, &error),
+            Err(error) => return self.ctx.board.team_trouble(&self.topic, "partitions", &error),
         };
-        if !self.ctx.in_order {
-            self.ctx.board.team_well(&self.topic);
-        }
+        self.ctx.board.team_well(&self.topic, "partitions");
         self.incarnation = Some(survey.incarnation.clone());
         let now = Instant::now();
         self.again.retain(|_, at| *at > now);
@@ -211,10 +216,13 @@ impl Team {
                 _ = held.orders.send(Order::Drain(now + self.ctx.leases.grace));
             }
         }
-        let free =
-            plan.claim.into_iter().filter(|p| !self.held.contains_key(p) && !self.again.contains_key(p));
+        let asks = |p: &PartitionId| {
+            !self.held.contains_key(p) && !self.again.contains_key(p) && !self.busy.contains(p)
+        };
+        let free = plan.claim.into_iter().filter(asks);
         for partition in free.take(plan.room.saturating_sub(self.claims.len())).collect::<Vec<_>>() {
             let is_child = survey.eligible.get(&partition).copied().unwrap_or(false);
+            self.busy.insert(partition);
             self.claims.push(self.claim(partition, is_child));
         }
     }
@@ -237,20 +245,18 @@ impl Team {
     }
 
     fn claimed(&mut self, (partition, is_child, asked, answer): Asked) {
+        self.busy.remove(&partition);
         let lease = match answer {
             Ok(Claim::Held(lease)) => lease,
             Ok(Claim::Taken { .. }) => return,
             Err(error) => {
                 self.ctx.metrics.store_failed("lease", &error);
-                return self.ctx.board.team_trouble(&self.topic, &error);
+                return self.ctx.board.team_trouble(&self.topic, "leases", &error);
             }
         };
         let Some(incarnation) = self.incarnation.clone().filter(|_| !self.stopping) else {
             return self.release(partition, lease);
         };
-        if self.held.contains_key(&partition) {
-            return;
-        }
         let ttl = if self.ctx.in_order { self.ctx.leases.time_to_live } else { FOR_GOOD };
         let (orders, orders_out) = watch::channel(Order::Run);
         let (ends, ends_out) = watch::channel(asked + ttl);
@@ -312,18 +318,22 @@ impl Team {
         };
         self.ctx.board.failed(&self.topic, partition, failed);
         if release && self.ctx.in_order {
+            // Once it is done, the topic is looked at.
             self.release(partition, held.lease);
+        } else {
+            self.look_now = !self.stopping;
         }
-        self.look_now = !self.stopping;
     }
 
     fn release(&mut self, partition: PartitionId, lease: Lease) {
         let (ctx, key) = (Arc::clone(&self.ctx), self.key(partition));
-        self.chores.push(Box::pin(async move {
+        self.busy.insert(partition);
+        self.releases.push(Box::pin(async move {
             let release = ctx.stores.leases.release(&key, &lease);
             if let Err(error) = within(ctx.leases.time_to_live, "release", release).await {
                 tracing::warn!(topic = %key.topic, %partition, %error, "a lease could not be released; it ends by itself");
             }
+            partition
         }));
     }
 

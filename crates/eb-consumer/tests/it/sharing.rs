@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use eb_consumer::{AfterMax, HealthStatus, LeasePolicy, Limits, RetryPolicy, RunningConsumer};
-use eb_contract::stores::{LeaseKey, LeaseStore, WorkPhase};
-use eb_contract::{Cut, EventBusReader, PartitionId, StartAt};
-use eb_memory::MemoryConfig;
+use eb_consumer::{AfterMax, HealthStatus, LeasePolicy, Limits, RetryPolicy, RunningConsumer, Stores};
+use eb_contract::stores::{Claim, Heartbeat, Lease, LeaseInfo, LeaseKey, LeaseStore, Renewal, WorkPhase};
+use eb_contract::{BoxFuture, ConsumerName, Cut, EventBusReader, PartitionId, Result, StartAt, Topic};
+use eb_memory::{MemoryConfig, MemoryLeases};
+use tokio::sync::watch;
 
 use crate::support::{World, name, number, outage, quick_retries, topic, transient, until};
 
@@ -161,15 +162,7 @@ async fn a_reset_checkpoint_is_followed() {
     let worker = world.worker(|_| Ok(())).await;
     world.publish(0, 4, 1).await;
     world.until_cut(0, 4).await;
-    let request = eb_contract::stores::ResetRequest {
-        consumer: name(),
-        topic: topic(),
-        partition_id: PartitionId(0),
-        cut: Cut::Next(eb_contract::Offset::from_u64(eb_contract::OffsetKind::MemoryIndex, 6)),
-        bus_incarnation: world.bus.reader().partitions(&topic()).await.unwrap().incarnation,
-        reason: "two that nobody wants".to_owned(),
-    };
-    eb_contract::stores::CheckpointStore::reset(&world.checkpoints, &request).await.unwrap();
+    reset_to(&world, 6).await;
     world.publish(4, 4, 1).await;
     world.until_cut(0, 8).await;
     worker.shutdown().await.unwrap();
@@ -306,4 +299,133 @@ async fn a_halted_partition_says_so_to_everybody() {
     })
     .await;
     worker.shutdown().await.unwrap();
+}
+
+/// Leases whose store is slow to release: whatever else is asked in the meantime comes first.
+struct SlowRelease {
+    inner: MemoryLeases,
+    claims: watch::Sender<u64>,
+    fenced: AtomicU32,
+    beats: AtomicU32,
+}
+
+impl LeaseStore for SlowRelease {
+    fn claim<'a>(
+        &'a self,
+        key: &'a LeaseKey,
+        owner: &'a str,
+        time_to_live: Duration,
+    ) -> BoxFuture<'a, Result<Claim>> {
+        let claim = self.inner.claim(key, owner, time_to_live);
+        self.claims.send_modify(|n| *n += 1);
+        claim
+    }
+
+    fn heartbeat<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        topic: &'a Topic,
+        owner: &'a str,
+        time_to_live: Duration,
+        held: &'a [Renewal],
+    ) -> BoxFuture<'a, Result<Heartbeat>> {
+        Box::pin(async move {
+            let beat = self.inner.heartbeat(consumer, topic, owner, time_to_live, held).await?;
+            self.beats.fetch_add(1, Ordering::SeqCst);
+            let fenced = beat.renewed.iter().filter(|renewed| renewed.is_err()).count();
+            self.fenced.fetch_add(u32::try_from(fenced).unwrap(), Ordering::SeqCst);
+            Ok(beat)
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a LeaseKey, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut claims = self.claims.subscribe();
+            // Not for ever: a claim that waits for the release is what it should be.
+            _ = tokio::time::timeout(Duration::from_millis(300), claims.changed()).await;
+            self.inner.release(key, lease).await
+        })
+    }
+
+    fn leave<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        topic: &'a Topic,
+        owner: &'a str,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.inner.leave(consumer, topic, owner)
+    }
+
+    fn list<'a>(&'a self, consumer: Option<&'a ConsumerName>) -> BoxFuture<'a, Result<Vec<LeaseInfo>>> {
+        self.inner.list(consumer)
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<()>> {
+        self.inner.probe()
+    }
+}
+
+#[tokio::test]
+async fn a_partition_is_claimed_anew_only_once_it_was_released() {
+    let world = World::new(1).await;
+    let leases = Arc::new(SlowRelease {
+        inner: world.leases.clone(),
+        claims: watch::Sender::new(0),
+        fenced: AtomicU32::new(0),
+        beats: AtomicU32::new(0),
+    });
+    let stores = Stores { leases: Arc::clone(&leases) as Arc<dyn LeaseStore>, ..world.stores() };
+    let worker = world.start(world.builder().stores(stores), |_| Ok(())).await;
+    for round in 1..4 {
+        world.publish((round - 1) * 4, 4, 1).await;
+        world.until_cut(0, round * 4).await;
+        // The partition is given up, released, and opened anew where the checkpoint says.
+        reset_to(&world, round * 4).await;
+    }
+    world.publish(12, 4, 1).await;
+    world.until_cut(0, 16).await;
+    let beats = leases.beats.load(Ordering::SeqCst);
+    until("a few heartbeats", || async { leases.beats.load(Ordering::SeqCst) > beats + 3 }).await;
+    worker.shutdown().await.unwrap();
+    assert_eq!(leases.fenced.load(Ordering::SeqCst), 0, "leases that were released while they were held");
+}
+
+#[tokio::test]
+async fn a_bus_that_cannot_tell_its_partitions_is_a_trouble_that_no_heartbeat_ends() {
+    let world = World::new(1).await;
+    let leases = Arc::new(SlowRelease {
+        inner: world.leases.clone(),
+        claims: watch::Sender::new(0),
+        fenced: AtomicU32::new(0),
+        beats: AtomicU32::new(0),
+    });
+    let stores = Stores { leases: Arc::clone(&leases) as Arc<dyn LeaseStore>, ..world.stores() };
+    let worker = world.builder().stores(stores);
+    // Heartbeats come often between two looks at the partitions.
+    let rarely = LeasePolicy { rebalance: Duration::from_millis(400), ..world_leases() };
+    let worker = world.start(worker.leases(rarely), |_| Ok(())).await;
+    let troubled = || worker.health().checks.iter().any(|c| c.name == "partitions fp.bus.traffic.v1");
+    world.bus.faults().outage(outage());
+    until("the trouble", || async { troubled() }).await;
+    let beats = leases.beats.load(Ordering::SeqCst);
+    until("a few heartbeats", || async {
+        assert!(troubled(), "it is as it was");
+        leases.beats.load(Ordering::SeqCst) > beats + 3
+    })
+    .await;
+    world.bus.faults().recover();
+    until("its end", || async { !troubled() }).await;
+    worker.shutdown().await.unwrap();
+}
+
+async fn reset_to(world: &World, n: u64) {
+    let request = eb_contract::stores::ResetRequest {
+        consumer: name(),
+        topic: topic(),
+        partition_id: PartitionId(0),
+        cut: Cut::Next(eb_contract::Offset::from_u64(eb_contract::OffsetKind::MemoryIndex, n)),
+        bus_incarnation: world.bus.reader().partitions(&topic()).await.unwrap().incarnation,
+        reason: "a test".to_owned(),
+    };
+    eb_contract::stores::CheckpointStore::reset(&world.checkpoints, &request).await.unwrap();
 }
