@@ -37,6 +37,7 @@
 //! effect unknown, and none is sent until they are right. Switching the file off and on again starts a rewrite, and until it is done
 //! what is appended goes where a restart does not look. No answer of the server tells that rewrite from any other; so the first append that meets a rewrite
 //! asks whether `CONFIG SET` was run since the file was last seen to be on without one, and if so, is answered with effect unknown.
+//! What nobody sees is a setting that is changed in the very turn of the server's loop in which a record is appended, behind it.
 //!
 //! Not offered: `WAITAOF` (Redis 7.2) in place of `appendfsync always`, because readers would see what is not synced yet;
 //! following redirections of a Cluster, and asking Sentinels. Name the primary, or an address that leads to it.

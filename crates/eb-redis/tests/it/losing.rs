@@ -1,9 +1,12 @@
 //! Data that is lost behind an unbroken connection, and an append-only file that is switched off and on.
 
+use std::time::Duration;
+
 use eb_contract::{
-    EbRef, Effect, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId, Topic,
+    EbRef, Effect, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionId, ReadLimit,
+    StartAt, Topic,
 };
-use eb_redis::{RedisBus, RedisPublisher};
+use eb_redis::{PublishConfig, RedisBus, RedisConfig, RedisPublisher, RedisUrl};
 use eb_testkit::services::{Redis, RedisReply, RedisWire, Signal};
 
 use crate::common::{config, number, read_all, record, server, topic};
@@ -43,6 +46,105 @@ async fn an_older_copy_put_in_place_behind_an_unbroken_connection_is_found_befor
     wire.must(&["RENAME", "{eb}:older", STREAM]).unwrap();
     expect_missing(&publisher, &topic).await;
     assert_eq!(wire.must(&["XLEN", STREAM]).unwrap(), RedisReply::Number(2));
+}
+
+#[tokio::test]
+async fn a_server_that_followed_an_older_copy_and_came_back_is_found_out_over_the_same_connection() {
+    let (server, older) = (server(&[]), server(&[]));
+    let weak = RedisConfig { accept_weaker_ack: true, ..config(server.port()) };
+    let bus = RedisBus::open(weak).await.unwrap();
+    let (topic, publisher) = (topic("lost"), bus.publisher());
+    bus.admin().create_topic(&topic, 1).await.unwrap();
+    publisher.publish(&topic, record("k", 0)).await.unwrap();
+    let (mut wire, mut of_older) = (server.wire().unwrap(), older.wire().unwrap());
+    let follow = |wire: &mut RedisWire, leader: u16| {
+        wire.must(&["REPLICAOF", "127.0.0.1", &leader.to_string()]).unwrap();
+        // Another link of before may still be up for a moment, so both are asked for.
+        let follows = format!("master_port:{leader}\r\nmaster_link_status:up");
+        while !wire.must(&["INFO", "replication"]).unwrap().text().unwrap().contains(&follows) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    follow(&mut of_older, server.port());
+    of_older.must(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    publisher.publish(&topic, record("k", 1)).await.unwrap();
+    let clients = wire.must(&["CLIENT", "LIST", "TYPE", "normal"]).unwrap().text().unwrap().lines().count();
+    follow(&mut wire, older.port());
+    wire.must(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    let left = wire.must(&["CLIENT", "LIST", "TYPE", "normal"]).unwrap().text().unwrap().lines().count();
+    assert_eq!(clients, left, "nobody was cut off");
+    expect_missing(&publisher, &topic).await;
+}
+
+#[tokio::test]
+async fn everything_flushed_is_found_before_anything_is_appended() {
+    let server = server(&[]);
+    let (bus, publisher, topic, _) = filled(&server, 2).await;
+    let mut cursor = bus.reader().cursor(&topic, PartitionId(0), StartAt::Earliest).await.unwrap();
+    assert_eq!(cursor.next(ReadLimit::default()).await.unwrap().records.len(), 2);
+    let mut wire = server.wire().unwrap();
+    wire.must(&["FLUSHALL"]).unwrap();
+    expect_missing(&publisher, &topic).await;
+    let e = cursor.next(ReadLimit::default()).await.unwrap_err();
+    assert!(matches!(e.kind(), ErrorKind::FactsMissing | ErrorKind::Poisoned), "{e}");
+    assert_eq!(wire.must(&["DBSIZE"]).unwrap(), RedisReply::Number(0));
+}
+
+#[tokio::test]
+async fn a_stream_that_memory_pressure_has_deleted_is_missed() {
+    let server = server(&[]);
+    let (_bus, publisher, topic, _) = filled(&server, 2).await;
+    let mut wire = server.wire().unwrap();
+    set(&mut wire, "maxmemory-policy", "allkeys-random");
+    set(&mut wire, "maxmemory", "1");
+    // Any command that takes memory makes room first.
+    while wire.must(&["EXISTS", STREAM]).unwrap() == RedisReply::Number(1) {
+        let _ = wire.send(&["SET", "x", "y"]).unwrap();
+    }
+    set(&mut wire, "maxmemory", "0");
+    expect_missing(&publisher, &topic).await;
+}
+
+#[tokio::test]
+async fn records_wait_for_a_server_that_is_busy_with_a_script() {
+    let server = server(&[("busy-reply-threshold", "1")]);
+    let (bus, publisher, topic, _) = filled(&server, 1).await;
+    let mut busy = server.wire().unwrap();
+    let script = std::thread::spawn(move || busy.send(&["EVAL", "while true do end", "0"]));
+    let mut wire = server.wire().unwrap();
+    while !matches!(wire.send(&["PING"]).unwrap(), RedisReply::Error(e) if e.starts_with("BUSY")) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let waiting = tokio::spawn(publisher.publish(&topic, record("k", 1)));
+    let refused = bus.reader().head(&topic, PartitionId(0)).await.unwrap_err();
+    assert_eq!(*refused.kind(), ErrorKind::Unavailable, "{refused}");
+    assert!(!waiting.is_finished());
+    wire.must(&["SCRIPT", "KILL"]).unwrap();
+    waiting.await.unwrap().unwrap();
+    script.join().unwrap().unwrap();
+    assert_eq!(read_all(&bus.reader(), &topic, 0).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_user_that_was_deleted_meanwhile_is_told_and_nothing_is_appended() {
+    let server = server(&[]);
+    let mut wire = server.wire().unwrap();
+    let rights = ["ACL", "SETUSER", "gate", "on", ">geheim", "~*", "+@all"];
+    wire.must(&rights).unwrap();
+    let url = RedisUrl::parse(&format!("redis://gate:geheim@127.0.0.1:{}", server.port())).unwrap();
+    let publish = PublishConfig { give_up_after: Duration::from_millis(50), ..PublishConfig::default() };
+    let bus = RedisBus::open(RedisConfig { publish, ..RedisConfig::new(url) }).await.unwrap();
+    let (topic, publisher) = (topic("lost"), bus.publisher());
+    bus.admin().create_topic(&topic, 1).await.unwrap();
+    publisher.publish(&topic, record("k", 0)).await.unwrap();
+    wire.must(&["ACL", "DELUSER", "gate"]).unwrap();
+    // The first finds that its connection was ended, the next that there will be no other.
+    publisher.publish(&topic, record("j", 1)).await.unwrap_err();
+    let e = publisher.publish(&topic, record("k", 1)).await.unwrap_err();
+    assert_eq!((e.kind(), e.effect()), (&ErrorKind::Unavailable, Effect::None), "{e}");
+    assert!(e.to_string().contains("check user and password") && !e.to_string().contains("geheim"), "{e}");
+    wire.must(&rights).unwrap();
+    publisher.publish(&topic, record("k", 1)).await.unwrap();
 }
 
 #[tokio::test]
