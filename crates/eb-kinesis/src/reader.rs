@@ -10,6 +10,7 @@
 //! | `page.rs` | what a call brought |
 //! | `pace.rs` | calls and bytes a second |
 //! | `layouts.rs`, `reads.rs` | what all readers of a bus remember |
+//! | `task.rs` | calls in tasks of their own |
 
 mod cursor;
 mod fetch;
@@ -20,6 +21,7 @@ mod pace;
 mod page;
 mod reads;
 mod shard;
+mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,7 @@ use crate::bus::Shared;
 use crate::error;
 use crate::reader::cursor::KinesisCursor;
 use crate::reader::shard::Shard;
+use crate::reader::task::Task;
 use crate::shards::Layout;
 
 /// Reads from a [`KinesisBus`](crate::KinesisBus). Its futures must be polled on a tokio runtime with its clock enabled;
@@ -52,13 +55,34 @@ impl KinesisReader {
     }
 
     /// Runs a call unless the reader is closed, or until it is.
-    async fn open<T>(&self, op: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn open<T, F>(&self, op: &'static str, call: impl FnOnce(Calls) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let mut closed = self.closed.subscribe();
+        if *closed.borrow() {
+            return Err(error::closed(op));
+        }
+        let mut task = Task::start(call(Calls { shared: self.shared.clone(), closed: closed.clone() }));
         tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => Err(error::closed(op)),
-            answer = call => answer,
+            answer = task.answer(op) => answer,
         }
+    }
+}
+
+/// The calls of a reader.
+pub(crate) struct Calls {
+    shared: Arc<Shared>,
+    closed: watch::Receiver<bool>,
+}
+
+impl Calls {
+    #[cfg(test)]
+    pub(crate) fn of(reader: &KinesisReader) -> Self {
+        Self { shared: reader.shared.clone(), closed: reader.closed.subscribe() }
     }
 
     async fn layout(&self, op: &'static str, topic: &Topic, max_age: Duration) -> Result<Arc<Layout>> {
@@ -141,7 +165,7 @@ impl KinesisReader {
         start: StartAt,
     ) -> Result<Box<dyn Cursor>> {
         let (shard, _) = self.shard("cursor", topic, partition).await?;
-        let closed = self.closed.subscribe();
+        let closed = self.closed.clone();
         if !matches!(start.cut(), Some(Cut::End)) {
             let opened = open::open(&shard, start).await?;
             return Ok(Box::new(KinesisCursor::new(shard, closed, opened)));
@@ -161,15 +185,17 @@ impl EventBusReader for KinesisReader {
     }
 
     fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>>> {
-        self.open("topics", self.list_topics()).boxed()
+        self.open("topics", |calls| async move { calls.list_topics().await }).boxed()
     }
 
     fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<TopicPartitions>> {
-        self.open("partitions", self.describe(topic)).boxed()
+        let of = topic.clone();
+        self.open("partitions", |calls| async move { calls.describe(&of).await }).boxed()
     }
 
     fn head<'a>(&'a self, topic: &'a Topic, partition: PartitionId) -> BoxFuture<'a, Result<Head>> {
-        self.open("head", self.find_head(topic, partition)).boxed()
+        let of = topic.clone();
+        self.open("head", move |calls| async move { calls.find_head(&of, partition).await }).boxed()
     }
 
     fn cursor<'a>(
@@ -178,7 +204,9 @@ impl EventBusReader for KinesisReader {
         partition: PartitionId,
         start: StartAt,
     ) -> BoxFuture<'a, Result<Box<dyn Cursor>>> {
-        self.open("cursor", self.make_cursor(topic, partition, start)).boxed()
+        let of = topic.clone();
+        self.open("cursor", move |calls| async move { calls.make_cursor(&of, partition, start).await })
+            .boxed()
     }
 
     fn close(&self) -> BoxFuture<'static, Result<()>> {

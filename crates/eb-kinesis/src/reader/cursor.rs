@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_contract::{
-    BoxFuture, Cursor, Cut, Error, ErrorKind, PartitionId, ReadBatch, ReadLimit, ReadState, Record, Result,
-    Topic,
+    BoxFuture, Cursor, Cut, PartitionId, ReadBatch, ReadLimit, ReadState, Record, Result, Topic,
 };
 use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep};
 
 use crate::error;
@@ -18,6 +16,7 @@ use crate::reader::fetch::{Fetched, Place};
 use crate::reader::open::Opened;
 use crate::reader::page::Raw;
 use crate::reader::shard::Shard;
+use crate::reader::task::Task;
 
 /// A cursor of a [`KinesisReader`](crate::KinesisReader).
 ///
@@ -37,7 +36,7 @@ pub(crate) struct KinesisCursor {
     /// The last page had reached the head, and was asked for at this time.
     caught_up: Option<Instant>,
     iterator: Option<String>,
-    fetching: Option<Fetching>,
+    fetching: Option<Task<(Fetched, Duration)>>,
     /// The shard ends behind `ahead`.
     children: Option<Vec<PartitionId>>,
 }
@@ -89,11 +88,11 @@ impl KinesisCursor {
     async fn fetch(&mut self) -> Result<()> {
         let (shard, read_to, iterator) = (&self.shard, self.read_to, &mut self.iterator);
         let fetching =
-            self.fetching.get_or_insert_with(|| Fetching::start(shard.clone(), read_to, iterator.take()));
-        let fetched = (&mut fetching.0).await;
+            self.fetching.get_or_insert_with(|| Task::start(shard.clone().fetch(read_to, iterator.take())));
+        let fetched = fetching.answer("read").await;
         // Whether it went well or not, it is over. After an error the iterator is made anew from the place.
         self.fetching = None;
-        let (fetched, kept_for) = fetched.map_err(|e| ended(&self.shard, &e))??;
+        let (fetched, kept_for) = fetched?;
         self.read_to.kept_for = kept_for;
         self.take(fetched);
         Ok(())
@@ -168,28 +167,6 @@ impl KinesisCursor {
             }
         }
     }
-}
-
-/// A page on its way. It comes whether the cursor is asked for it or not: on its way it may hold what other cursors of the
-/// topic wait for, which a future that nobody polls would hold for ever.
-struct Fetching(JoinHandle<Result<(Fetched, Duration)>>);
-
-impl Fetching {
-    fn start(shard: Arc<Shard>, place: Place, iterator: Option<String>) -> Self {
-        Self(tokio::spawn(shard.fetch(place, iterator)))
-    }
-}
-
-impl Drop for Fetching {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Its runtime has ended, or it has panicked: the page is asked for again.
-fn ended(shard: &Shard, e: &JoinError) -> Error {
-    Error::new(ErrorKind::Unavailable, "read", format!("the read ended without an answer: {e}"))
-        .at(shard.place())
 }
 
 impl Cursor for KinesisCursor {

@@ -214,6 +214,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::reader::Calls;
     use crate::{KinesisBus, KinesisConfig};
 
     #[tokio::test]
@@ -222,7 +223,7 @@ mod tests {
         fake.create_stream("facts", 1);
         let bus = KinesisBus::open(KinesisConfig::emulator(&fake.endpoint_url())).await.unwrap();
         let topic = Topic::new("facts").unwrap();
-        let (shard, _) = bus.reader().shard("read", &topic, PartitionId(0)).await.unwrap();
+        let (shard, _) = Calls::of(&bus.reader()).shard("read", &topic, PartitionId(0)).await.unwrap();
         let (day, week) = (Duration::from_secs(24 * 3_600), Duration::from_secs(7 * 24 * 3_600));
         assert_eq!(shard.check_life().await.unwrap(), day);
         let raise = shard.shared.client.increase_stream_retention_period().stream_name("facts");
@@ -238,8 +239,8 @@ mod tests {
         fake.create_stream("facts", 1);
         let bus = KinesisBus::open(KinesisConfig::emulator(&fake.endpoint_url())).await.unwrap();
         let (one, topic) = (bus.reader(), Topic::new("facts").unwrap());
-        let (shard, _) = one.shard("read", &topic, PartitionId(0)).await.unwrap();
-        let (other, _) = bus.reader().shard("read", &topic, PartitionId(0)).await.unwrap();
+        let (shard, _) = Calls::of(&one).shard("read", &topic, PartitionId(0)).await.unwrap();
+        let (other, _) = Calls::of(&bus.reader()).shard("read", &topic, PartitionId(0)).await.unwrap();
         tokio::time::pause();
         let mut patience = Patience::new(&shard);
         let mut told = async |kind| {

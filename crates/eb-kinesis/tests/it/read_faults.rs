@@ -216,6 +216,32 @@ async fn a_dropped_read_keeps_the_call_that_is_under_way() {
     assert_eq!(scene.gets(), 1);
 }
 
+/// As the futures of a buffered stream are while its consumer waits for something else.
+#[tokio::test]
+async fn a_call_that_was_begun_and_is_not_polled_holds_up_nobody() {
+    let scene = Scene::new(1).await;
+    let stored = scene.put(0, 3);
+    let reader = scene.reader().await;
+    for op in [Op::DescribeStreamSummary, Op::GetRecords] {
+        let gate = Gate::new();
+        scene.fake.script(op, [Reaction::plain().hold_answer(&gate)]);
+        let mut begun = reader.head(&scene.topic, P0);
+        tokio::select! {
+            biased;
+            () = gate.reached(1) => {}
+            head = &mut begun => panic!("answered while the answer was held: {head:?}"),
+        }
+        gate.open();
+        let other = async {
+            let listed = reader.partitions(&scene.topic).await.unwrap().partitions.len();
+            (listed, reader.head(&scene.topic, P0).await.unwrap().cut)
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), other).await;
+        assert_eq!(told.expect("it waits for ever"), (1, after(&stored[2])), "{op:?}");
+        assert_eq!(begun.await.unwrap().cut, after(&stored[2]));
+    }
+}
+
 #[tokio::test]
 async fn a_cursor_that_is_dropped_gives_up_its_call() {
     let mut scene = Scene::new(1).await;
