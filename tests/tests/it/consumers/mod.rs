@@ -1,9 +1,9 @@
-//! Consumers as processes, killed at random moments (`SIGKILL`): over the file bus with embedded stores, over the groups of a Redis, and within
-//! transactions of Postgres.
+//! Consumers as processes, killed at random moments (`SIGKILL`), or stopped past the end of their leases and then let go on (`SIGSTOP`, `SIGCONT`): over
+//! the file bus with embedded stores, over the groups of a Redis, and within transactions of Postgres.
 //!
 //! What would break these suites: a checkpoint that runs ahead of what is finished, a mark before its effect, two holders of one partition,
 //! a lease that is never taken over, reading on behind a record that was not finished, an acknowledgement before the mark, a mark or a
-//! checkpoint outside the effect's transaction.
+//! checkpoint outside the effect's transaction, a holder of an ended lease that goes on committing.
 
 mod on_files;
 mod on_postgres;
@@ -75,6 +75,7 @@ fn hold_to(effects: &BTreeMap<String, Vec<u64>>, calls: u64, bound: u64) -> Resu
 #[derive(Debug, Clone, Copy)]
 struct Outcome {
     kills: u64,
+    stops: u64,
     again: u64,
 }
 
@@ -94,7 +95,9 @@ fn killed_again_and_again(
         Spoken::spawn(&mut command).expect("the consumer starts")
     };
     let mut workers = vec![consumer(world, rng.next_u64())];
-    let (mut published, mut kills) = (0, 0);
+    // Those that are stopped, and until when: longer than their leases last.
+    let mut stopped: Vec<(Spoken, Instant)> = Vec::new();
+    let (mut published, mut kills, mut stops) = (0, 0, 0);
     while published < calls {
         let more = rng.range(5..60).min(calls - published);
         let batch =
@@ -107,16 +110,32 @@ fn killed_again_and_again(
         while Instant::now() < patience && total(&world.effects()) < wanted {
             std::thread::yield_now();
         }
-        if rng.chance(60) && !workers.is_empty() {
+        if rng.chance(40) && !workers.is_empty() {
             let words = workers.swap_remove(rng.index(workers.len())).kill().unwrap();
             assert!(words.errors.is_empty(), "seed {seed}: {}", words.errors);
             kills += 1;
+        } else if rng.chance(60) && !workers.is_empty() {
+            let worker = workers.swap_remove(rng.index(workers.len()));
+            signal(&worker, "-STOP");
+            stopped.push((worker, Instant::now() + Duration::from_millis(rng.range(450..900))));
+            stops += 1;
+        }
+        for (worker, _) in stopped.extract_if(.., |(_, until)| *until <= Instant::now()) {
+            signal(&worker, "-CONT");
+            workers.push(worker);
         }
         if workers.len() < 3 && (rng.chance(60) || workers.is_empty()) {
             workers.push(consumer(world, rng.next_u64()));
         }
     }
     world.close();
+    for (worker, until) in stopped {
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        signal(&worker, "-CONT");
+        workers.push(worker);
+    }
     if workers.is_empty() {
         workers.push(consumer(world, rng.next_u64()));
     }
@@ -133,23 +152,32 @@ fn killed_again_and_again(
         let words = worker.kill().unwrap();
         assert!(words.errors.is_empty(), "seed {seed}: {}", words.errors);
     }
-    let again = hold_to(&world.effects(), calls, bound(kills, room));
-    Outcome { kills, again: again.unwrap_or_else(|broken| panic!("seed {seed}: {broken}")) }
+    let again = hold_to(&world.effects(), calls, bound(kills + stops, room));
+    Outcome { kills, stops, again: again.unwrap_or_else(|broken| panic!("seed {seed}: {broken}")) }
 }
 
-/// A lease may also be lost on a machine that is busy with other things: one for each kill is allowed for.
-fn at_least_once(kills: u64, room: u64) -> u64 {
-    (2 * kills + 1) * u64::from(PARTITIONS) * room
+fn signal(worker: &Spoken, signal: &str) {
+    let sent = Command::new("kill").args([signal, &worker.pid().to_string()]).status();
+    assert!(sent.expect("there is a `kill`").success(), "the worker has ended by itself");
+}
+
+/// A lease may also be lost on a machine that is busy with other things: one for each kill or stop is allowed for.
+fn at_least_once(lost: u64, room: u64) -> u64 {
+    (2 * lost + 1) * u64::from(PARTITIONS) * room
 }
 
 fn until_the_budget_ends<W: World>(mut budget: Budget, new: impl Fn() -> W, bound: fn(u64, u64) -> u64) {
     println!("seed: {}", budget.seed);
     let mut rng = Rng::new(budget.seed);
-    let (mut kills, mut again) = (0, 0);
+    let (mut kills, mut stops, mut again) = (0, 0, 0);
     while budget.again() {
         let outcome = killed_again_and_again(&mut new(), &mut budget, &mut rng, bound);
         kills += outcome.kills;
+        stops += outcome.stops;
         again += outcome.again;
     }
-    println!("{} logs, {kills} consumers killed, {again} effects came again", budget.cycles());
+    println!(
+        "{} logs, {kills} consumers killed, {stops} stopped past their leases, {again} effects came again",
+        budget.cycles()
+    );
 }
