@@ -4,6 +4,7 @@ pub mod consumers;
 pub mod facts;
 pub mod fuzz;
 pub mod ledger;
+pub mod rollout;
 #[cfg(unix)]
 pub mod shared;
 

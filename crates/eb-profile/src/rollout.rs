@@ -14,7 +14,7 @@ pub(crate) mod claims;
 #[cfg(feature = "rollout")]
 pub(crate) mod opened;
 
-const KEYS: &[&str] = &["old", "new", "state", "lease_ms", "rest_ms", "triggers"];
+const KEYS: &[&str] = &["old", "new", "state", "lease_ms", "rest_ms", "mirror_patience_ms", "triggers"];
 
 const TRIGGERS: &[&str] = &[
     "on_finding",
@@ -40,6 +40,8 @@ pub struct RolloutSettings {
     /// `rest_ms`: how long the new bus rests after it was primary before a planned step makes it primary again; what was given up on there must
     /// have landed, or never will.
     pub rest: Duration,
+    /// `mirror_patience_ms`: how long nobody must have heard of the mirror's worker before another process takes over.
+    pub mirror_patience: Duration,
     /// `triggers`.
     pub triggers: RolloutTriggers,
     /// `EVENT_BUS_KIND` names the old bus: opening for writing rolls back, for all processes.
@@ -114,6 +116,11 @@ pub(crate) fn read(
         state: read_state(&section, old.kind, base)?,
         lease,
         rest: Duration::from_millis(section.number_or("rest_ms", 0..=86_400_000, 30_000)?),
+        mirror_patience: Duration::from_millis(section.number_or(
+            "mirror_patience_ms",
+            1_000..=600_000,
+            15_000,
+        )?),
         triggers: triggers(&section)?,
         rollback_requested: kind == BusKind::Rollout && requested(env, &old, notices)?,
         old,

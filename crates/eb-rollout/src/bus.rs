@@ -113,9 +113,9 @@ impl RolloutBus {
         let capabilities = capabilities::of(of_old, of_new, now);
         let mirror = Doc::new(registers, mirror_name, config.owner.clone());
         let sides = [old, new].map(|side| SideHandles {
+            slot: Slot::new(side.publisher, side.reader.capabilities().multi_writer),
             reader: side.reader,
             admin: side.admin,
-            slot: Slot::new(side.publisher),
             shows_within: side.shows_within,
             outage: Outage::default(),
         });

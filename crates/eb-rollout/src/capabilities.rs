@@ -26,6 +26,9 @@ pub(crate) fn of(old: &Capabilities, new: &Capabilities, now: &Capabilities) -> 
     // Every switch closes partitions and opens others.
     caps.resharding = true;
     caps.unknown_outcomes = true;
+    // What a bus that was left has not shown until its epoch's end was settled is no part of the log.
+    let settles = |caps: &Capabilities| caps.probe_settles || !caps.multi_writer;
+    caps.probe_settles = settles(old) && settles(new);
     caps.seek_by_time = old.seek_by_time && new.seek_by_time;
     caps.notes = vec![
         format!("A rollout from {} to {}: offsets are of the bus that holds the record.", old.backend, new.backend),

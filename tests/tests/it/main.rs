@@ -9,4 +9,6 @@ mod fault;
 mod on_redis;
 mod process;
 #[cfg(unix)]
+mod rollout;
+#[cfg(unix)]
 mod shared;

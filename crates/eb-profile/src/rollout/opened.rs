@@ -8,7 +8,7 @@ use eb_contract::{
     BoxFuture, Capabilities, Cursor, Error, ErrorKind, EventBusAdmin, EventBusPublisher, EventBusReader,
     Head, OffsetKind, PartitionId, RegisterName, Result, StartAt, Topic, TopicPartitions,
 };
-use eb_rollout::{Phase, RolloutBus, RolloutConfig, RolloutParts, SideBus, Triggers};
+use eb_rollout::{MirrorConfig, Phase, RolloutBus, RolloutConfig, RolloutParts, SideBus, Triggers};
 use tokio::sync::OnceCell;
 
 use super::claims::{Register, RolloutClaims, SideClaim};
@@ -41,6 +41,7 @@ pub(crate) async fn open(
         owner: format!("{} pid {}", profile.profile_id, std::process::id()),
         lease: settings.lease,
         rest: settings.rest,
+        mirror: MirrorConfig { patience: settings.mirror_patience, ..MirrorConfig::default() },
         workers: purpose == Purpose::Writing,
         triggers: Triggers {
             on_finding: t.on_finding,

@@ -20,6 +20,7 @@ use crate::latency::Whose;
 use crate::mirror::doc::{Finding, FindingKind, MirrorState, TopicMirror};
 use crate::mirror::follow::{Follower, Id, chain_reader, heads_on, open_heads, segment_of, topics};
 use crate::shared::{Lease, Shared};
+use crate::slot::Use;
 use crate::state::{EndState, Side};
 
 const OP: &str = "mirror";
@@ -179,7 +180,7 @@ impl Worker {
         let stop = self.turns(&mut publisher).await;
         self.work.clear();
         if publisher.is_some()
-            && let Err(error) = slot.release().await
+            && let Err(error) = slot.release(Use::Mirror).await
         {
             tracing::warn!(%error, "the mirror's publisher could not be closed in order");
         }
@@ -227,7 +228,7 @@ impl Worker {
                     if matches!(error.kind(), ErrorKind::Closed | ErrorKind::Poisoned)
                         && publisher.take().is_some()
                     {
-                        let released = self.shared.side(self.target()).slot.release().await;
+                        let released = self.shared.side(self.target()).slot.release(Use::Mirror).await;
                         tracing::debug!(?released, "the mirror's publisher is opened anew");
                     }
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -277,7 +278,7 @@ impl Worker {
         let publisher = match publisher {
             Some(publisher) => publisher.clone(),
             None => {
-                let opened = self.shared.side(self.target()).slot.acquire().await?;
+                let opened = self.shared.side(self.target()).slot.acquire(Use::Mirror).await?;
                 publisher.insert(opened).clone()
             }
         };

@@ -12,6 +12,7 @@ use super::line::{expire, let_in};
 use super::{Core, Door};
 use crate::hold::Undecided;
 use crate::shared::Lease;
+use crate::slot::Use;
 
 /// How long the task rests after the primary's publisher could not be opened.
 const OPEN_AGAIN: Duration = Duration::from_millis(50);
@@ -51,7 +52,7 @@ pub(super) async fn keep_door(core: Arc<Core>) {
     }
     let door = core.door.write().take();
     let closed = match door {
-        Some(door) => core.shared.side(door.side).slot.release().await,
+        Some(door) => core.shared.side(door.side).slot.release(Use::Callers).await,
         None => Ok(()),
     };
     core.done.send_replace(Some(closed));
@@ -94,7 +95,7 @@ async fn renew_door(
         let (shared, side) = (core.shared.clone(), door.side);
         // What is under way there may take long; the next epoch need not wait for it.
         tokio::spawn(async move {
-            if let Err(error) = shared.side(side).slot.release().await {
+            if let Err(error) = shared.side(side).slot.release(Use::Callers).await {
                 tracing::warn!(%error, %side, "the publisher of the bus that was left could not be closed in order");
             }
         });
@@ -103,7 +104,7 @@ async fn renew_door(
         return Ok(());
     }
     let side = lease.state.primary();
-    let mut opening = std::pin::pin!(core.shared.side(side).slot.acquire());
+    let mut opening = std::pin::pin!(core.shared.side(side).slot.acquire(Use::Callers));
     let publisher = loop {
         let oldest = expire(core);
         let expires = oldest.map(|since| since + core.shared.config.max_wait);

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::{BoxFuture, EventBusAdmin, EventBusPublisher, EventBusReader, Result};
+use eb_contract::{
+    BoxFuture, Capabilities, EbRef, EventBusAdmin, EventBusPublisher, EventBusReader, PublishRecord, Result,
+    Topic,
+};
 use eb_file::{FileBus, FileBusConfig};
 use eb_memory::{MemoryBus, MemoryRegisterStore};
 use eb_rollout::{Phase, PublisherFactory, RolloutBus, RolloutConfig, RolloutParts, SideBus};
@@ -89,4 +92,89 @@ async fn the_one_writer_of_a_file_bus_changes_with_the_epoch_and_comes_back() {
     worker.control().close().await;
     let head = FileBus::open(FileBusConfig::new(folder.path())).unwrap().reader();
     assert!(head.head(&topic(), eb_contract::PartitionId(0)).await.unwrap().last.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_mirrored_to_a_bus_of_one_writer_leaves_it_to_whoever_publishes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (memory, registers) = (Arc::new(MemoryBus::new()), MemoryRegisterStore::new());
+    let parts = || RolloutParts {
+        old: file_side(folder.path()),
+        new: side("memory", &memory),
+        registers: Arc::new(registers.clone()),
+    };
+    let config = RolloutConfig { lease: Duration::from_millis(100), ..quick() };
+    // Its copies are still under way when everybody has switched.
+    let mut slow = parts();
+    let files = slow.old.publisher.clone();
+    slow.old.publisher = Arc::new(move || {
+        let opening = files();
+        Box::pin(async move { Ok(Arc::new(Slow(opening.await?)) as Arc<dyn EventBusPublisher>) })
+    });
+    let worker = RolloutBus::open(slow, config.clone()).await.unwrap();
+    let writer = RolloutBus::open(parts(), RolloutConfig { workers: false, ..config }).await.unwrap();
+    // It may publish, and does not.
+    let idle = worker.publisher();
+    worker.admin().create_topic(&topic(), 1).await.unwrap();
+    let publisher = writer.publisher();
+    for round in 0..3 {
+        crate::support::advance_to(&worker, Phase::NewPrimary).await;
+        crate::support::publish(&publisher, "k", round).await;
+        while worker.control().status().await.unwrap().mirror.is_none_or(|m| m.copied == 0) {
+            tokio::task::yield_now().await;
+        }
+        let copied = || async { worker.control().status().await.unwrap().mirror.map(|m| m.copied) };
+        // Right after a window: the next one begins with this record.
+        let before = copied().await;
+        crate::support::publish(&publisher, "k", 10 + round).await;
+        while copied().await == before {
+            tokio::task::yield_now().await;
+        }
+        crate::support::publish(&publisher, "k", 20 + round).await;
+        worker.control().rollback(Phase::Baseline, "back").await.unwrap();
+        let until = tokio::time::Instant::now() + Duration::from_secs(10);
+        while let Err(error) = publisher.publish(&topic(), event("back", round)).await {
+            // A lock that is just being given up is worth another try.
+            assert!(error.is_retryable() && tokio::time::Instant::now() < until, "{round}: {error}");
+        }
+    }
+    idle.close().await.unwrap();
+    worker.control().close().await;
+}
+
+/// A publisher that takes its time.
+struct Slow(Arc<dyn EventBusPublisher>);
+
+impl EventBusPublisher for Slow {
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    fn publish(&self, topic: &Topic, record: PublishRecord) -> BoxFuture<'static, Result<EbRef>> {
+        let publishing = self.0.publish(topic, record);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            publishing.await
+        })
+    }
+
+    fn publish_batch(
+        &self,
+        topic: &Topic,
+        records: Vec<PublishRecord>,
+    ) -> BoxFuture<'static, Vec<Result<EbRef>>> {
+        let publishing = self.0.publish_batch(topic, records);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            publishing.await
+        })
+    }
+
+    fn probe(&self, topic: &Topic) -> BoxFuture<'static, Result<()>> {
+        self.0.probe(topic)
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<()>> {
+        self.0.close()
+    }
 }

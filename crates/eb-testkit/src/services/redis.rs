@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::daemon::{Daemon, Signal};
+use super::daemon::{Daemon, Paused, Signal};
 use super::kinesis_local::record;
 use super::{During, PATIENCE, Result, ServiceError, folder, free_port, install, poll_until, port_for};
 
@@ -118,6 +118,15 @@ impl Redis {
     /// Changes what the next start is told.
     pub fn options_mut(&mut self) -> &mut RedisOptions {
         &mut self.options
+    }
+
+    /// Halts it until the answer is dropped: it takes connections in, and answers nobody.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pause(&self) -> Result<Paused> {
+        let running = self.daemon.as_ref();
+        running.ok_or_else(|| ServiceError::new("Redis is not running"))?.pause()
     }
 
     /// Stops the server, in good order or by `SIGKILL`; its data and its port stay.

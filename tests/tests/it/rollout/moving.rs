@@ -1,0 +1,391 @@
+//! Through all phases and back, twice, while everything that can fails.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use eb_contract::Error;
+use eb_profile::Platform;
+use eb_rollout::{Phase, Status};
+use eb_testkit::process::{LastWords, Spoken};
+use eb_testkit::services::Signal;
+use eb_testkit::{Budget, Rng};
+use tokio::runtime::Runtime;
+
+use super::audit::{Promises, audit, beginnings};
+use super::place::{From, Place};
+
+/// How long a step may take that is tried again and again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn signal(child: &Spoken, name: &str) {
+    let done = Command::new("kill").args([name, &child.pid().to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+/// A publisher, killed and started again.
+struct Publisher {
+    name: String,
+    /// Where each lane goes on.
+    next: Vec<u64>,
+    running: Option<Spoken>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    switches: u64,
+    publishers_killed: u64,
+    publishers_halted: u64,
+    consumers_killed: u64,
+    buses_killed: u64,
+    buses_halted: u64,
+    slowest_rollback: Duration,
+}
+
+struct Run {
+    place: Place,
+    runtime: Runtime,
+    operator: Option<Platform>,
+    publishers: Vec<Publisher>,
+    consumer: Option<Spoken>,
+    promises: Promises,
+    counts: Counts,
+    rng: Rng,
+    seed: u64,
+}
+
+impl Run {
+    fn new(from: From, seed: u64, rng: Rng) -> Self {
+        // What is under test here are steps that operators make.
+        let place = Place::new(from, "{unavailable_ms: 0, p99_ratio_percent: 0}");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let operator = runtime.block_on(place.open("operator"));
+        let names: &[&str] = if from == From::Redis { &["p", "q"] } else { &["p"] };
+        let publisher =
+            |name: &&str| Publisher { name: (*name).to_owned(), next: beginnings(), running: None };
+        let publishers = names.iter().map(publisher).collect();
+        let (promises, counts) = (Promises::default(), Counts::default());
+        let mut run = Self {
+            place,
+            runtime,
+            operator: Some(operator),
+            publishers,
+            consumer: None,
+            promises,
+            counts,
+            rng,
+            seed,
+        };
+        for n in 0..run.publishers.len() {
+            run.start_publisher(n);
+        }
+        run.start_consumer();
+        run
+    }
+
+    fn operator(&self) -> &Platform {
+        self.operator.as_ref().expect("until the end")
+    }
+
+    fn command(&self, job: &str, runs: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eb-test-rollout"));
+        command.arg(job).arg(self.place.profile()).arg(self.place.runs(runs));
+        command
+    }
+
+    fn start_publisher(&mut self, which: usize) {
+        let publisher = &self.publishers[which];
+        let next: Vec<_> = publisher.next.iter().map(u64::to_string).collect();
+        let mut command = self.command("publish", &publisher.name);
+        command.arg(&publisher.name).arg(next.join(","));
+        self.publishers[which].running = Some(Spoken::spawn(&mut command).expect("the publisher starts"));
+    }
+
+    fn effects(&self) -> std::path::PathBuf {
+        self.place.folder.path().join("effects")
+    }
+
+    fn start_consumer(&mut self) {
+        let mut command = self.command("consume", "consumer");
+        command.arg(self.effects());
+        self.consumer = Some(Spoken::spawn(&mut command).expect("the consumer starts"));
+    }
+
+    /// Listens to the publishers for so long.
+    fn listen(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            let mut silent = true;
+            for publisher in &mut self.publishers {
+                let Some(running) = &mut publisher.running else { continue };
+                while let Some(line) = running.line_within(Duration::from_millis(1)) {
+                    silent = false;
+                    if let Some((lane, n)) = self.promises.hear(&publisher.name, &line) {
+                        publisher.next[usize::try_from(lane).unwrap()] = n + 1;
+                    }
+                    if Instant::now() >= until {
+                        return;
+                    }
+                }
+            }
+            if silent && Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
+    fn until_answered(&mut self, more: usize) {
+        let wanted = self.promises.places.len() + more;
+        let deadline = Instant::now() + PATIENCE;
+        while self.promises.places.len() < wanted {
+            assert!(
+                Instant::now() < deadline,
+                "seed {}: nothing is admitted any more: {}, last: {} in {:?}",
+                self.seed,
+                self.promises.errors(),
+                self.promises.last,
+                self.status().state,
+            );
+            self.listen(Duration::from_millis(5));
+        }
+    }
+
+    fn heard_last(&mut self, which: usize, words: &LastWords) {
+        let publisher = &mut self.publishers[which];
+        for line in &words.lines {
+            if let Some((lane, n)) = self.promises.hear(&publisher.name, line) {
+                publisher.next[usize::try_from(lane).unwrap()] = n + 1;
+            }
+        }
+        assert!(words.errors.is_empty(), "seed {}: {}", self.seed, words.errors);
+    }
+
+    fn status(&self) -> Status {
+        self.runtime.block_on(self.operator().rollout().unwrap().status()).unwrap()
+    }
+
+    /// Makes the next step, as soon as nothing is missing for it.
+    fn forward(&mut self) -> Phase {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let control = self.operator().rollout().unwrap();
+            match self.runtime.block_on(control.advance("forward")) {
+                Ok(status) => {
+                    self.counts.switches += 1;
+                    return status.state.phase;
+                }
+                Err(error) => {
+                    assert!(Instant::now() < deadline, "seed {}: {error}", self.seed);
+                    self.listen(Duration::from_millis(50));
+                }
+            }
+        }
+    }
+
+    fn back(&mut self, to: Phase) {
+        let began = Instant::now();
+        let control = self.operator().rollout().unwrap();
+        let done: Result<Status, Error> = self.runtime.block_on(control.rollback(to, "back"));
+        let status = done.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        self.counts.slowest_rollback = self.counts.slowest_rollback.max(began.elapsed());
+        self.counts.switches += 1;
+        assert_eq!(status.state.phase, to, "seed {}", self.seed);
+    }
+
+    fn until_settled(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.status().pending.is_empty() {
+            assert!(Instant::now() < deadline, "seed {}: {:?}", self.seed, self.status().state);
+            self.listen(Duration::from_millis(50));
+        }
+    }
+
+    /// A step with a publisher halted across it.
+    fn halted_across(&mut self, step: impl FnOnce(&mut Self)) {
+        let which = self.rng.index(self.publishers.len());
+        if let Some(running) = &self.publishers[which].running {
+            signal(running, "-STOP");
+        }
+        step(self);
+        let more = Duration::from_millis(self.rng.range(0..400));
+        self.listen(more);
+        if let Some(running) = &self.publishers[which].running {
+            signal(running, "-CONT");
+        }
+        self.counts.publishers_halted += 1;
+    }
+
+    fn kill_publisher(&mut self) {
+        let which = self.rng.index(self.publishers.len());
+        if let Some(running) = self.publishers[which].running.take() {
+            let words = running.kill().unwrap();
+            self.heard_last(which, &words);
+            self.counts.publishers_killed += 1;
+        }
+        self.start_publisher(which);
+    }
+
+    fn kill_consumer(&mut self) {
+        if let Some(running) = self.consumer.take() {
+            let words = running.kill().unwrap();
+            assert!(words.errors.is_empty(), "seed {}: {}", self.seed, words.errors);
+            self.counts.consumers_killed += 1;
+        }
+        self.start_consumer();
+    }
+
+    /// Something happens, and is over when this comes back.
+    fn disturb(&mut self) {
+        match self.rng.range(0..5) {
+            0 => {
+                self.place.new.stop(Signal::Kill).unwrap();
+                let time = Duration::from_millis(self.rng.range(50..800));
+                self.listen(time);
+                self.place.new.restart().unwrap();
+                self.counts.buses_killed += 1;
+            }
+            1 => {
+                let halted = self.place.new.pause().unwrap();
+                let time = Duration::from_millis(self.rng.range(200..2_500));
+                self.listen(time);
+                drop(halted);
+                self.counts.buses_halted += 1;
+            }
+            2 => {
+                // Slow: it goes on for a moment at a time.
+                for _ in 0..10 {
+                    let halted = self.place.new.pause().unwrap();
+                    self.listen(Duration::from_millis(90));
+                    drop(halted);
+                    self.listen(Duration::from_millis(15));
+                }
+                self.counts.buses_halted += 1;
+            }
+            3 => self.kill_publisher(),
+            _ => self.kill_consumer(),
+        }
+    }
+
+    /// All the way back, in one of several ways.
+    fn all_the_way_back(&mut self) {
+        match self.rng.range(0..4) {
+            0 => self.back(Phase::Baseline),
+            1 => {
+                for to in [Phase::NewPrimary, Phase::DualWrite, Phase::Baseline] {
+                    self.back(to);
+                    self.until_answered(20);
+                }
+            }
+            2 => {
+                self.place.new.stop(Signal::Kill).unwrap();
+                self.counts.buses_killed += 1;
+                self.halted_across(|run| run.back(Phase::Baseline));
+                // The old bus works without it.
+                self.until_answered(30);
+                self.place.new.restart().unwrap();
+            }
+            _ => {
+                let halted = self.place.new.pause().unwrap();
+                self.counts.buses_halted += 1;
+                self.listen(Duration::from_millis(100));
+                self.back(Phase::Baseline);
+                self.until_answered(30);
+                drop(halted);
+            }
+        }
+        self.until_settled();
+    }
+
+    fn there_and_back(&mut self) {
+        for to in [Phase::DualWrite, Phase::NewPrimary, Phase::NewOnly] {
+            let more = self.rng.index(150) + 20;
+            self.until_answered(more);
+            self.disturb();
+            if self.rng.chance(40) {
+                self.halted_across(|run| assert_eq!(run.forward(), to));
+            } else {
+                assert_eq!(self.forward(), to);
+            }
+        }
+        self.until_answered(50);
+        self.disturb();
+        self.all_the_way_back();
+    }
+
+    /// Ends in dual_write: both logs hold the same.
+    fn finish(mut self) {
+        self.until_answered(30);
+        assert_eq!(self.forward(), Phase::DualWrite);
+        self.until_answered(100);
+        for which in 0..self.publishers.len() {
+            if let Some(running) = self.publishers[which].running.take() {
+                let words = running.wait().unwrap();
+                assert!(words.status.success(), "seed {}: {}", self.seed, words.errors);
+                self.heard_last(which, &words);
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let control = self.operator().rollout().unwrap();
+        loop {
+            let readiness = self.runtime.block_on(control.readiness());
+            // It rests, which is nothing to wait for here.
+            if readiness.as_ref().is_ok_and(|r| r.missing.iter().all(|m| m.contains("rests for"))) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "seed {}: {readiness:?}", self.seed);
+        }
+        for compared in self.runtime.block_on(control.compare()).unwrap() {
+            assert!(compared.is_equal() && compared.digests[0] == compared.digests[1], "{compared:?}");
+            assert_eq!(compared.out_of_order, 0, "{compared:?}");
+        }
+        while {
+            let handled = std::fs::read_to_string(self.effects()).unwrap_or_default();
+            let done: std::collections::BTreeSet<_> =
+                handled.lines().filter_map(|l| Some(l.rsplit_once(' ')?.1.to_owned())).collect();
+            !self.promises.places.keys().all(|id| done.contains(id))
+        } {
+            assert!(Instant::now() < deadline, "seed {}: the consumer does not get to the end", self.seed);
+            self.runtime.block_on(tokio::time::sleep(Duration::from_millis(50)));
+        }
+        let words = self.consumer.take().expect("it runs").kill().unwrap();
+        assert!(words.errors.is_empty(), "seed {}: {}", self.seed, words.errors);
+        drop(control);
+        let platform = self.operator.take().expect("until here");
+        let found = self.runtime.block_on(audit(&self.place, &platform, &self.promises, &self.effects()));
+        self.runtime.block_on(platform.close()).unwrap();
+        println!(
+            "{:?}: {} events ACKed, {} records in {} epochs, {} copies; {} handled; {} refused ({}), {} of unknown outcome; {:?}",
+            self.place.from,
+            self.promises.places.len(),
+            found.records,
+            found.epochs + 1,
+            found.copies,
+            found.handled,
+            self.promises.refused,
+            self.promises.errors(),
+            self.promises.unknown,
+            self.counts,
+        );
+    }
+}
+
+fn moves(from: From, mut budget: Budget) {
+    println!("seed: {}", budget.seed);
+    let mut rng = Rng::new(budget.seed);
+    while budget.again() {
+        let mut run = Run::new(from, budget.seed, rng.fork());
+        run.there_and_back();
+        run.there_and_back();
+        run.finish();
+    }
+}
+
+#[test]
+fn from_a_redis_to_another_and_back_every_acked_event_is_where_it_was_promised_and_handled() {
+    moves(From::Redis, Budget::new(1, Duration::from_secs(10), 30));
+}
+
+#[test]
+fn from_files_to_a_redis_and_back_every_acked_event_is_where_it_was_promised_and_handled() {
+    moves(From::Files, Budget::new(1, Duration::from_secs(10), 30));
+}

@@ -1,0 +1,126 @@
+//! Two buses, a database, and the profile that leads from one to the other.
+
+use std::path::{Path, PathBuf};
+
+use eb_contract::EventBusReader;
+use eb_file::{FileBus, FileBusConfig};
+use eb_profile::{Env, Platform, Profile, Purpose};
+use eb_redis::{RedisBus, RedisConfig, RedisUrl};
+use eb_rollout::Side;
+use eb_testkit::services::{Redis, RedisOptions, TestDatabase};
+
+const PROFILE: &str = r#"profile_id: move
+policy:
+  policy_rev: v0
+  partitioning_profiles_ref: ig/partitioning_profiles_v0.yaml
+  class_map_ref: ig/class_map_v0.yaml
+  schema_policy_ref: ig/schema_policy_v0.yaml
+wiring:
+  event_bus_kind: rollout
+  event_bus:
+    create_topics: true
+    topics: {fp.bus.traffic.v1: 3, fp.bus.control.v1: 1, fp.bus.audit.v1: 1}
+    rollout:
+      old: OLD
+      new: {kind: redis, redis: {url: "NEW", connect_timeout_ms: 400, answer_timeout_ms: 1500, publish: {give_up_after_ms: 1500}}}
+      state: STATE
+      # What a server that was halted has taken in, it works off as soon as it goes on.
+      rest_ms: 1000
+      mirror_patience_ms: 1500
+      triggers: TRIGGERS
+  checkpoint_store: {kind: postgres, url: "DATABASE"}
+  admission_index: INDEX
+  quarantine: {kind: file, root: "${EB_RUNS}/quarantine"}
+"#;
+
+/// Where the log lies that is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// On a Redis: several publishers at once, with one index among them.
+    Redis,
+    /// In files: one publisher, whose index is its own.
+    Files,
+}
+
+pub(super) struct Place {
+    pub(super) from: From,
+    old: Option<Redis>,
+    pub(super) new: Redis,
+    _database: TestDatabase,
+    pub(super) folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// Servers of its own, and the profile with these triggers.
+    pub(super) fn new(from: From, triggers: &str) -> Self {
+        let redis = || Redis::start(&RedisOptions::default()).expect("a Redis to test with");
+        let old = (from == From::Redis).then(redis);
+        let database = TestDatabase::create().expect("a Postgres to test with");
+        let place =
+            Self { from, old, new: redis(), _database: database, folder: tempfile::tempdir().unwrap() };
+        let config = place.folder.path().join("config");
+        std::fs::create_dir_all(config.join("platform/profiles")).unwrap();
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+        for policies in ["ig", "schemas"] {
+            std::os::unix::fs::symlink(ours.join(policies), config.join(policies)).unwrap();
+        }
+        let url = place._database.url();
+        let postgres = format!("{{kind: postgres, url: \"{url}\"}}");
+        let folder = place.folder.path().display();
+        let (old, state, index) = match &place.old {
+            Some(old) => (
+                format!("{{kind: redis, redis: {{url: \"{}\"}}}}", old.url()),
+                postgres.clone(),
+                postgres.clone(),
+            ),
+            None => (
+                format!("{{kind: file, root: \"{folder}/old\"}}"),
+                format!("{{kind: file, root: \"{folder}/state\"}}"),
+                "{kind: embedded, path: \"${EB_RUNS}/index\"}".to_owned(),
+            ),
+        };
+        let text = PROFILE
+            .replace("OLD", &old)
+            .replace("NEW", &place.new.url())
+            .replace("STATE", &state)
+            .replace("TRIGGERS", triggers)
+            .replace("DATABASE", &url)
+            .replace("INDEX", &index);
+        std::fs::write(place.profile(), text).unwrap();
+        place
+    }
+
+    pub(super) fn profile(&self) -> PathBuf {
+        self.folder.path().join("config/platform/profiles/move.yaml")
+    }
+
+    /// A folder of a process's own.
+    pub(super) fn runs(&self, name: &str) -> PathBuf {
+        let runs = self.folder.path().join(name);
+        std::fs::create_dir_all(&runs).unwrap();
+        runs
+    }
+
+    /// The platform, opened in this process; it mirrors and watches like any other.
+    pub(super) async fn open(&self, name: &str) -> Platform {
+        let env = Env::only([("EB_RUNS", self.runs(name).to_str().unwrap())]);
+        let profile = Profile::load_with(self.profile().to_str().unwrap(), &env).unwrap();
+        let platform = Platform::open(profile, Purpose::Writing).await.unwrap();
+        platform.ensure_topics().await.unwrap();
+        platform
+    }
+
+    /// One of the two buses itself, without anything between.
+    pub(super) async fn bus(&self, side: Side) -> Box<dyn EventBusReader> {
+        let server = match (side, &self.old) {
+            (Side::Old, Some(old)) => old,
+            (Side::Old, None) => {
+                let root = self.folder.path().join("old");
+                return Box::new(FileBus::open(FileBusConfig::new(root)).unwrap().reader());
+            }
+            (Side::New, _) => &self.new,
+        };
+        let config = RedisConfig::new(RedisUrl::parse(&server.url()).unwrap());
+        Box::new(RedisBus::open(config).await.unwrap().reader())
+    }
+}

@@ -1,0 +1,170 @@
+//! Each trigger, provoked on real servers under a gate that goes on admitting: seen to roll back by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use eb_contract::{EnvelopeRef, EventBusPublisher, PartitionKey, PublishRecord, Topic};
+use eb_profile::Platform;
+use eb_redis::{RedisBus, RedisConfig, RedisUrl};
+use eb_rollout::Phase;
+use eb_system_tests::rollout::{TOPIC, event};
+use eb_testkit::services::Signal;
+use ig_gate::{Decision, Gate};
+use tokio::task::JoinHandle;
+
+use super::place::{From, Place};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A caller that sends events one after the other, each until it is admitted.
+struct Caller {
+    stop: Arc<AtomicBool>,
+    admitted: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Caller {
+    fn start(gate: Gate) -> Self {
+        let (stop, admitted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopping, count) = (stop.clone(), admitted.clone());
+        let task = tokio::spawn(async move {
+            for n in 0.. {
+                loop {
+                    if stopping.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match gate.admit(event("caller", n)).await {
+                        Ok(receipt) => {
+                            assert_ne!(receipt.decision, Decision::Quarantine, "{receipt:?}");
+                            break;
+                        }
+                        Err(error) => assert!(error.is_retryable(), "{error}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { stop, admitted, task }
+    }
+
+    async fn until_admitted(&self, more: u64) {
+        let (wanted, deadline) = (self.admitted.load(Ordering::Relaxed) + more, Instant::now() + PATIENCE);
+        while self.admitted.load(Ordering::Relaxed) < wanted {
+            assert!(Instant::now() < deadline, "nothing is admitted any more");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+    }
+}
+
+async fn advance_to(platform: &Platform, to: Phase) {
+    let (control, deadline) = (platform.rollout().unwrap(), Instant::now() + PATIENCE);
+    while control.status().await.unwrap().state.phase < to {
+        if let Err(error) = control.advance("a test").await {
+            assert!(Instant::now() < deadline, "{error}");
+        }
+    }
+}
+
+/// Why the rollout is in baseline again, by itself; and how long that took.
+async fn rolled_back(platform: &Platform, since: Instant) -> String {
+    let (control, deadline) = (platform.rollout().unwrap(), Instant::now() + PATIENCE);
+    loop {
+        let state = control.status().await.unwrap().state;
+        if state.phase == Phase::Baseline && state.switching.is_none() {
+            println!("{:?} after it was provoked: {}", since.elapsed(), state.reason);
+            return state.reason;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no trigger: {state:?}, {:?}",
+            control.status().await.unwrap().mirror
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Somebody else's record on the new bus.
+async fn intrude(place: &Place) {
+    let config = RedisConfig::new(RedisUrl::parse(&place.new.url()).unwrap());
+    let publisher = RedisBus::open(config).await.unwrap().publisher();
+    let record = PublishRecord::new(
+        PartitionKey::new("caller").unwrap(),
+        EnvelopeRef::new(r#"{"event_id":"intruder"}"#).unwrap(),
+    );
+    publisher.publish(&Topic::new(TOPIC).unwrap(), record).await.unwrap();
+}
+
+/// A platform with a gate and a caller, in a phase.
+async fn running(triggers: &str, phase: Phase) -> (Place, Platform, Caller) {
+    let place = tokio::task::block_in_place(|| Place::new(From::Files, triggers));
+    let platform = place.open("gate").await;
+    let caller = Caller::start(platform.gate().await.unwrap().clone());
+    caller.until_admitted(20).await;
+    advance_to(&platform, phase).await;
+    let control = platform.rollout().unwrap();
+    while control.status().await.unwrap().mirror.is_none_or(|m| m.copied == 0) {
+        caller.until_admitted(1).await;
+    }
+    (place, platform, caller)
+}
+
+async fn end(platform: Platform, caller: Caller) {
+    // Nothing of it stops the platform.
+    caller.until_admitted(20).await;
+    caller.end().await;
+    platform.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_on_the_new_bus_that_is_nobodys_rolls_back() {
+    let (place, platform, caller) = running("{p99_ratio_percent: 0}", Phase::DualWrite).await;
+    let began = Instant::now();
+    intrude(&place).await;
+    let why = rolled_back(&platform, began).await;
+    assert!(why.starts_with("trigger: an event in the mirror is not the primary's"), "{why}");
+    end(platform, caller).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_bus_that_is_gone_for_longer_than_it_may_rolls_back_in_every_mirrored_phase() {
+    for phase in [Phase::DualWrite, Phase::NewPrimary] {
+        let triggers = "{unavailable_ms: 2000, p99_ratio_percent: 0}";
+        let (mut place, platform, caller) = running(triggers, phase).await;
+        let began = Instant::now();
+        tokio::task::block_in_place(|| place.new.stop(Signal::Kill)).unwrap();
+        let why = rolled_back(&platform, began).await;
+        assert!(why.contains("the new bus has been unavailable for"), "{phase}: {why}");
+        tokio::task::block_in_place(|| place.new.restart()).unwrap();
+        end(platform, caller).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_bus_that_is_much_slower_than_the_old_one_rolls_back() {
+    let triggers =
+        "{unavailable_ms: 0, p99_ratio_percent: 300, p99_floor_ms: 40, window_ms: 1500, min_samples: 10}";
+    let (place, platform, caller) = running(triggers, Phase::NewPrimary).await;
+    let began = Instant::now();
+    let slow = async {
+        // It answers, and takes its time.
+        loop {
+            let halted = place.new.pause().unwrap();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            drop(halted);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let why = tokio::select! {
+        why = rolled_back(&platform, began) => why,
+        () = slow => unreachable!("it never ends"),
+    };
+    assert!(why.contains("p99 of"), "{why}");
+    end(platform, caller).await;
+}
