@@ -103,7 +103,11 @@ pub(crate) enum Command {
     ///
     /// Processes of one name share the partitions, and each goes on where the name stopped. Ctrl-C lets running commands finish.
     Subscribe(Box<consume::Subscribe>),
-    /// Show how far consumers are: lag, who holds what, dead letters
+    /// Show how far consumers are, also those that run elsewhere: lag, what is in flight and tried again, dead letters, who holds what
+    ///
+    /// A line for each partition. What is in flight, the repeated attempts and the phase (running, paused, draining, halted) are what its holder said with
+    /// its last heartbeat, some seconds ago at most, and are gone with it; of a group that the service keeps, what it has pending. Open dead letters
+    /// are those of the consumer, all its partitions together.
     Consumers(consume::Consumers),
     /// Look at dead letters, try them again, or drop them
     #[command(subcommand)]

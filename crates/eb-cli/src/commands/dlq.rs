@@ -74,7 +74,13 @@ async fn list(
         resolved_too: all,
         after: None,
     };
-    let letters = consumers.stores().dead_letters.list(&filter, max).await?;
+    let mut letters = consumers.stores().dead_letters.list(&filter, max.saturating_add(1)).await?;
+    if letters.len() > max {
+        letters.truncate(max);
+        ui.note(&format!(
+            "there are more than these {max}; --max shows more, --name, --topic and --key choose"
+        ));
+    }
     if ui.is_json() {
         return letters.iter().try_for_each(|letter| ui.json(&short(letter)));
     }
@@ -195,33 +201,44 @@ async fn retry(
     filter: &DeadLetterFilter,
     reason: &str,
 ) -> Outcome {
-    let mut told = Vec::new();
+    let (mut tried, mut open, mut unsaid) = (0u64, 0u64, None);
+    // Each is told as it ends: what comes later may fail, or be interrupted.
+    let mut tell = |letter: &DeadLetter, retried: &Retried| {
+        tried += 1;
+        open += u64::from(!matches!(retried, Retried::Handled | Retried::Elsewhere));
+        if let Err(failure) = say(ui, letter.id, retried) {
+            unsaid.get_or_insert(failure);
+        }
+    };
     match id {
         Some(id) => {
             let (letter, retried) = consumer.retry_dead_letter(DeadLetterId(id), reason).await?;
-            told.push((letter.id.0, retried));
+            tell(&letter, &retried);
         }
-        None => consumer.retry_dead_letters(filter, reason, |l, r| told.push((l.id.0, r.clone()))).await?,
+        None => consumer.retry_dead_letters(filter, reason, tell).await?,
     }
-    let mut open = 0;
-    for (id, retried) in &told {
-        let (outcome, detail) = match retried {
-            Retried::Handled => ("handled", String::new()),
-            Retried::Failed(errors) => ("failed", errors.join(": ")),
-            Retried::Elsewhere => ("elsewhere", "somebody else has resolved it in the meantime".to_owned()),
-            Retried::Behind(first) => ("behind", format!("dead letter {} parks its key", first.0)),
-        };
-        open += u64::from(*retried != Retried::Handled);
-        if ui.is_json() {
-            ui.json(&json!({ "id": id, "outcome": outcome, "detail": detail }))?;
-        } else {
-            ui.line(&crate::ui::visible(&format!("{id}  {outcome}  {detail}")))?;
-        }
+    if let Some(failure) = unsaid {
+        return Err(failure);
     }
     if open == 0 {
-        ui.note(&format!("{} dead letters handled", told.len()));
+        ui.note(&format!("{tried} dead letters handled"));
         return Ok(Exit::Done);
     }
-    let what = format!("{open} of {} dead letters are still open", told.len());
+    let what = format!("{open} of {tried} dead letters are still open");
     Err(Failure::failed("dead_letters_open", what).advise("see why above, and retry or drop them"))
+}
+
+fn say(ui: &mut Ui, id: DeadLetterId, retried: &Retried) -> Result<(), Failure> {
+    let (outcome, detail) = match retried {
+        Retried::Handled => ("handled", String::new()),
+        Retried::Failed(errors) => ("failed", errors.join(": ")),
+        Retried::Elsewhere => ("elsewhere", "somebody else has resolved it in the meantime".to_owned()),
+        Retried::Behind(first) => ("behind", format!("dead letter {} parks its key", first.0)),
+    };
+    if ui.is_json() {
+        ui.json(&json!({ "id": id, "outcome": outcome, "detail": detail }))?;
+    } else {
+        ui.line(&crate::ui::visible(&format!("{}  {outcome}  {detail}", id.0)))?;
+    }
+    ui.flush()
 }

@@ -67,6 +67,13 @@ fn exit_code_75_is_tried_again_and_any_other_failure_is_a_dead_letter_that_can_b
     assert_eq!((&letters[0]["reason"], &letters[0]["attempts"]), (&json!("permanent"), &json!(1)));
     assert!(letters[0]["last_error"].as_str().unwrap().contains("no such account"), "{letters:?}");
     assert_eq!(letters[0]["eb_ref"]["offset"], "2");
+    let first = place.eb(&["dlq", "list", "--max", "1"]).ended(0);
+    assert_eq!(
+        (first.lines().len(), first.stderr.contains("there are more than these 1")),
+        (1, true),
+        "{first:?}"
+    );
+    assert_eq!(place.eb(&["dlq", "list", "--max", "2"]).ended(0).stderr, "");
     let (e3, e4) = (letters[0]["id"].to_string(), letters[1]["id"].to_string());
     let envelope = place.eb(&["dlq", "show", &e3, "--envelope"]).ended(0).stdout;
     assert_eq!(envelope.trim_end(), crate::event(3).trim_end(), "byte for byte");

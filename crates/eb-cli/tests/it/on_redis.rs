@@ -316,6 +316,30 @@ fn a_consumer_of_a_group_of_the_service_handles_each_event_once_and_acknowledges
     };
     assert_eq!(pending[0], RedisReply::Number(0), "all are acknowledged");
 
+    // Only the group knows how many records lie between stream ids.
+    for (source, lag, pending) in [("groups", json!(0), json!(0)), ("log", json!(0), json!(null))] {
+        let seen = platform.eb_with(&["consumers", "scoring"], &[("EB_CONSUMER_SOURCE", source)]).ended(0);
+        let seen = seen.lines().into_iter().find(|line| line["topic"] == AUDIT).unwrap();
+        assert_eq!((&seen["lag"], &seen["in_flight"]), (&lag, &pending), "{source}: {seen}");
+    }
+    wire.must(&["XGROUP", "SETID", "{eb}:s:fp.bus.audit.v1:0", "scoring", "0"]).unwrap();
+    wire.must(&[
+        "XREADGROUP",
+        "GROUP",
+        "scoring",
+        "somebody",
+        "COUNT",
+        "2",
+        "STREAMS",
+        "{eb}:s:fp.bus.audit.v1:0",
+        ">",
+    ])
+    .unwrap();
+    let seen = platform.eb_with(&["consumers", "scoring"], &[("EB_CONSUMER_SOURCE", "groups")]).ended(0);
+    let seen = seen.lines().into_iter().find(|line| line["topic"] == AUDIT).unwrap();
+    assert_eq!((&seen["in_flight"], &seen["redelivered"]), (&json!(2), &json!(0)), "{seen}");
+    assert!(seen["lag"].as_u64() > Some(2), "{seen}");
+
     let ran = platform.eb_with(&subscribe, &[("EB_CONSUMER_SOURCE", "groups"), ("EVENT_BUS_KIND", "file")]);
     assert!(line(ran, 1).contains("a bus of kind file keeps no consumer groups"));
 }

@@ -85,8 +85,12 @@ async fn each_record_goes_to_one_member_and_a_dead_ones_are_taken_over_by_idle_t
     assert_eq!(numbers(&dead.next(at_once(4)).await.unwrap()), [0, 1, 2, 3]);
     assert_eq!(numbers(&alive.next(at_once(9)).await.unwrap()), [4, 5]);
     assert!(alive.claim(Duration::from_secs(3600), at_once(9)).await.unwrap().is_empty());
+    let fresh = bus.groups().backlog(&group(), &topic, P0).await.unwrap().unwrap();
+    assert_eq!((fresh.pending, fresh.redelivered), (6, 0));
     let claimed = alive.claim(Duration::ZERO, at_once(3)).await.unwrap();
     assert_eq!(numbers(&claimed), [0, 1, 2]);
+    let taken = bus.groups().backlog(&group(), &topic, P0).await.unwrap().unwrap();
+    assert_eq!((taken.pending, taken.redelivered), (6, 3));
     assert!(claimed.iter().all(|d| d.deliveries == 2), "{claimed:?}");
     assert_eq!(numbers(&alive.claim(Duration::ZERO, at_once(3)).await.unwrap()), [3]);
     assert!(alive.claim(Duration::ZERO, at_once(3)).await.unwrap().is_empty(), "its own are no others'");
@@ -98,6 +102,7 @@ async fn each_record_goes_to_one_member_and_a_dead_ones_are_taken_over_by_idle_t
     let backlog = bus.groups().backlog(&group(), &topic, P0).await.unwrap().unwrap();
     assert_eq!((backlog.pending, backlog.undelivered), (6, Some(0)));
     assert_eq!(backlog.members, [("alive".to_owned(), 6)]);
+    assert_eq!(bus.groups().groups(&topic, P0).await.unwrap(), [group()]);
 }
 
 #[tokio::test]
