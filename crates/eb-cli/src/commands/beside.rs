@@ -11,7 +11,8 @@ use eb_contract::{
     ErrorKind, EventBusReader, Health, HealthCheck, HealthStatus, ReadLimit, ReadState, Record, StartAt,
 };
 use eb_profile::Platform;
-use ig_gate::{Decision, ReceiptId};
+use ig_gate::{Decision, Receipt, ReceiptId};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::Global;
@@ -26,20 +27,28 @@ pub(crate) enum Wanted {
     Receipt(ReceiptId),
 }
 
+/// A receipt that was found.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Found {
+    /// As it was given.
+    Whole(Box<Receipt>),
+    /// As far as the log tells.
+    Told(Value),
+}
+
 /// The receipts, as far as log and quarantine tell. Those of quarantined events are whole.
 pub(crate) async fn receipts(
     ui: &Ui,
     global: &Global,
     wanted: &Wanted,
     in_use: &Failure,
-) -> Result<Vec<Value>, Failure> {
+) -> Result<Vec<Found>, Failure> {
     let platform = open_reading(ui, global).await?;
     if let Wanted::Receipt(id) = wanted
-        && let Some(stored) = quarantined(&platform, *id).await?
+        && let Some(whole) = quarantined(&platform, *id).await?
     {
-        let whole = serde_json::to_value(&stored)
-            .map_err(|e| Failure::failed("output", format!("cannot write the receipt: {e}")))?;
-        return Ok(vec![whole]);
+        return Ok(vec![Found::Whole(Box::new(whole))]);
     }
     ui.note(&format!(
         "{}: this is what the log tells; which policy an event was admitted under, its class and pins are known to that process alone",
@@ -47,10 +56,10 @@ pub(crate) async fn receipts(
     ));
     let found = in_log(&*platform.reader(), wanted).await;
     platform.close().await?;
-    found
+    Ok(found?.into_iter().map(Found::Told).collect())
 }
 
-async fn quarantined(platform: &Platform, id: ReceiptId) -> Result<Option<ig_gate::Receipt>, Failure> {
+async fn quarantined(platform: &Platform, id: ReceiptId) -> Result<Option<Receipt>, Failure> {
     let stored = match platform.quarantine().await {
         Ok(quarantine) => quarantine.get(id).await,
         Err(e) => return if is_missing(&e) { Ok(None) } else { Err(e.into()) },

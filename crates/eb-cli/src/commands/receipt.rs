@@ -1,10 +1,9 @@
 //! `eb receipt`
 
 use ig_gate::{Decision, Receipt};
-use serde_json::Value;
 
 use crate::args::{self, Global};
-use crate::commands::beside::{self, Wanted};
+use crate::commands::beside::{self, Found, Wanted};
 use crate::commands::{open, open_gate};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::ui::{self, Ui};
@@ -36,16 +35,15 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &args::Receipt) -> O
 }
 
 /// Asks the gate, which no other process must have open.
-async fn of_gate(ui: &Ui, global: &Global, wanted: &Wanted) -> Result<Vec<Value>, Failure> {
+async fn of_gate(ui: &Ui, global: &Global, wanted: &Wanted) -> Result<Vec<Found>, Failure> {
     let platform = open(ui, global).await?;
     let gate = open_gate(ui, &platform).await?;
     let found = match wanted {
-        Wanted::Receipt(id) => gate.receipt_by_receipt_id(*id).await?.into_iter().collect(),
+        Wanted::Receipt(id) => Vec::from_iter(gate.receipt_by_receipt_id(*id).await?),
         Wanted::Event(id) => gate.receipt_by_event_id(id).await?,
     };
     platform.close().await?;
-    let values = found.iter().map(serde_json::to_value).collect::<Result<_, _>>();
-    values.map_err(|e| Failure::failed("output", format!("cannot write the receipt: {e}")))
+    Ok(found.into_iter().map(|receipt| Found::Whole(Box::new(receipt))).collect())
 }
 
 /// A receipt as one line.
@@ -67,8 +65,10 @@ pub(crate) fn for_people(ui: &mut Ui, receipt: &Receipt) -> Result<(), Failure> 
 }
 
 /// A receipt as a table.
-fn in_full(ui: &mut Ui, receipt: &Value) -> Result<(), Failure> {
-    let rows: Vec<_> = receipt
+fn in_full(ui: &mut Ui, receipt: &Found) -> Result<(), Failure> {
+    let fields = serde_json::to_value(receipt)
+        .map_err(|e| Failure::failed("output", format!("cannot write the receipt: {e}")))?;
+    let rows: Vec<_> = fields
         .as_object()
         .into_iter()
         .flatten()

@@ -37,6 +37,7 @@ fn receipts_are_found_beside_a_gate_that_is_at_work() {
     let id = given[2]["receipt_id"].as_str().unwrap();
     let ran = place.eb(&["receipt", "--receipt-id", id]);
     assert_eq!((ran.one(), ran.stderr.as_str()), (given[2].clone(), ""));
+    let stdout = ran.stdout;
 
     // What came a second ago is found as well, and what never came is not.
     gate.say(&event(3));
@@ -50,6 +51,7 @@ fn receipts_are_found_beside_a_gate_that_is_at_work() {
     drop(gate.stdin.take());
     gate.finish().ended(3);
     assert_eq!(place.eb(&["receipt", "--event-id", "e1"]).one(), given[0]);
+    assert_eq!(place.eb(&["receipt", "--receipt-id", id]).stdout, stdout, "byte for byte");
 }
 
 #[test]
