@@ -24,10 +24,14 @@ pub struct Limits {
     pub read_bytes: usize,
     /// How long a read waits at the head.
     pub read_wait: Duration,
+    /// How long a handler may run for one record. Then it is dropped where it awaits, and the attempt has failed: it is tried again by the
+    /// [`RetryPolicy`](crate::RetryPolicy). `None`: as long as it likes; its key waits for it, and of one that has run for five minutes the health tells.
+    pub handler_time: Option<Duration>,
 }
 
 impl Default for Limits {
-    /// 64 handlers; 10,000 records or 16 MiB of a partition, 100,000 or 128 MiB of all; reads of 2,000 records or 1 MiB that wait 1 s.
+    /// 64 handlers, as long as they like; 10,000 records or 16 MiB of a partition, 100,000 or 128 MiB of all; reads of 2,000 records or 1 MiB that
+    /// wait 1 s.
     fn default() -> Self {
         Self {
             concurrency: 64,
@@ -38,6 +42,7 @@ impl Default for Limits {
             read_records: 2_000,
             read_bytes: 1 << 20,
             read_wait: Duration::from_secs(1),
+            handler_time: None,
         }
     }
 }
@@ -147,6 +152,9 @@ pub(crate) fn check(limits: &Limits, commit: &CommitPolicy, leases: &LeasePolicy
     ];
     if let Some((name, _)) = zero.iter().find(|(_, n)| *n == 0) {
         return Err(format!("a limit of 0 for {name}; it must be at least 1"));
+    }
+    if limits.handler_time.is_some_and(|time| time.is_zero()) {
+        return Err("a handler time of 0; leave it out to let handlers run as long as they like".to_owned());
     }
     if limits.partition_records > 10_000_000 || limits.total_records > 100_000_000 {
         return Err("more than 10,000,000 records of a partition or 100,000,000 in all".to_owned());

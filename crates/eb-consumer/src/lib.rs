@@ -76,6 +76,7 @@
 //! |---|---|
 //! | the handler, permanently; the payload does not decode | dead letter, then finished |
 //! | the handler, otherwise; a panic | tried again by the [`RetryPolicy`], and after its last attempt as [`AfterMax`] says. Attempts are counted by the holder: another one begins anew |
+//! | the handler does not return | its key waits; the others go on up to the room, as long as there are slots ([`Limits::concurrency`]). With [`Limits::handler_time`] it is dropped, and counts as failed; without, the health tells of it after five minutes |
 //! | the dead-letter store | the record stays unfinished; tried again until it works. Letters are not fenced by the lease: one that a worker was writing when its lease ended may be about a record that the next holder handles. Within transactions they are |
 //! | the processed store or the checkpoint store | the step is tried again; handling goes on up to the room |
 //! | reading, with a retry allowed | tried again; health degraded |

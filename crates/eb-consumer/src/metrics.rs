@@ -3,7 +3,7 @@
 //! | name | kind | labels besides `consumer` |
 //! |---|---|---|
 //! | `eb_consumer_events_total` | counter | `outcome`: `handled`, `skipped`, `known` (was handled before, or is a copy), `dead_letter` |
-//! | `eb_consumer_failures_total` | counter | `kind`: `permanent`, `transient`, `unknown`, `panic`, `undecodable` |
+//! | `eb_consumer_failures_total` | counter | `kind`: `permanent`, `transient`, `unknown`, `panic`, `undecodable`, `timeout` |
 //! | `eb_consumer_retries_total` | counter | |
 //! | `eb_consumer_handle_seconds` | histogram | |
 //! | `eb_consumer_step_seconds`, `eb_consumer_step_records` | histogram | |
@@ -69,6 +69,7 @@ impl ConsumerMetrics {
             Ended::Unknown => "unknown",
             Ended::Panicked => "panic",
             Ended::Undecodable => "undecodable",
+            Ended::TimedOut => "timeout",
         };
         counter!("eb_consumer_failures_total", "consumer" => self.consumer.clone(), "kind" => kind)
             .increment(1);

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eb_contract::BoxFuture;
 use eb_contract::stores::{DeadReason, FailedAttempt};
@@ -29,6 +30,7 @@ pub enum Unhandled {
 pub(crate) enum CallError {
     Handler(HandlerError),
     Undecodable(String),
+    TimedOut(Duration),
 }
 
 /// One call: the record, and which attempt it is.
@@ -160,6 +162,18 @@ pub(crate) enum Ended {
     Unknown,
     Panicked,
     Undecodable,
+    TimedOut,
+}
+
+/// Lets a call run for so long at most.
+pub(crate) async fn within(
+    limit: Option<Duration>,
+    call: impl Future<Output = Result<(), CallError>>,
+) -> Result<(), CallError> {
+    match limit {
+        None => call.await,
+        Some(limit) => tokio::time::timeout(limit, call).await.unwrap_or(Err(CallError::TimedOut(limit))),
+    }
 }
 
 /// Runs a call to its end. A panic, also of the handler before its first await, is an end like any other.
@@ -168,6 +182,10 @@ pub(crate) async fn run(call: impl Future<Output = Result<(), CallError>>) -> (E
         Ok(Ok(())) => (Ended::Ok, Outcome::Handled),
         Ok(Err(CallError::Undecodable(why))) => {
             (Ended::Undecodable, Outcome::Never(DeadReason::Undecodable, vec![why]))
+        }
+        Ok(Err(CallError::TimedOut(limit))) => {
+            let text = format!("the handler ran longer than {limit:?} and was dropped");
+            (Ended::TimedOut, Outcome::Later(vec![text]))
         }
         Ok(Err(CallError::Handler(error))) => {
             let chain = chain(error.cause());

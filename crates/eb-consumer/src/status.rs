@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// For how long something may be in trouble until the consumer counts as failing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// For how long a handler may run until the health tells of it.
+const LONG: Duration = Duration::from_secs(300);
+
 /// What a partition is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +76,8 @@ pub(crate) struct PartitionBoard {
     pub(crate) idle: AtomicBool,
     /// Reading waits for room.
     pub(crate) full: AtomicBool,
+    /// Since when the oldest handler runs that does.
+    running: Mutex<Option<Instant>>,
     facts: Mutex<Facts>,
 }
 
@@ -109,8 +114,13 @@ impl PartitionBoard {
             keys_retrying: AtomicUsize::default(),
             idle: AtomicBool::default(),
             full: AtomicBool::default(),
+            running: Mutex::default(),
             facts: Mutex::new(facts),
         }
+    }
+
+    pub(crate) fn running(&self, since: Option<Instant>) {
+        *self.running.lock() = since;
     }
 
     pub(crate) fn phase(&self, phase: Phase) {
@@ -196,6 +206,17 @@ impl PartitionBoard {
                 name: name.clone(),
                 status: HealthStatus::Failing,
                 detail: format!("halted: {why}"),
+            });
+        }
+        let running = self.running.lock().map(|since| since.elapsed());
+        if let Some(time) = running.filter(|time| *time >= LONG) {
+            checks.push(HealthCheck {
+                name: name.clone(),
+                status: HealthStatus::Degraded,
+                detail: format!(
+                    "a handler has been running for {} s; `Limits::handler_time` would bound it",
+                    time.as_secs()
+                ),
             });
         }
         for (what, (since, text)) in &facts.troubles {

@@ -310,10 +310,11 @@ impl Desk {
         self.board.committed(self.ledger.committed());
     }
 
-    /// Tells the board how things stand, while so many handlers run.
-    pub(crate) fn report(&self, running: usize) {
+    /// Tells the board how things stand, and since when the oldest handler runs that does.
+    pub(crate) fn report(&self, running: Option<Instant>) {
         let board = &self.board;
-        board.idle.store(running == 0 && !self.partition.has_turn(), Relaxed);
+        board.running(running);
+        board.idle.store(running.is_none() && !self.partition.has_turn(), Relaxed);
         board.keys_retrying.store(self.partition.keys_retrying(), Relaxed);
         self.gauge.set(self.partition.unfinished() as f64);
         board.in_flight.store(self.partition.unfinished(), Relaxed);

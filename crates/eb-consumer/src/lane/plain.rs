@@ -1,5 +1,6 @@
 //! Handlers on their own: many at once, each key in order, steps stored beside them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -13,8 +14,8 @@ use tracing::Instrument;
 
 use super::{Claimed, Desk, Happened, LaneEnd, Opening, Order, RunLane, open};
 use crate::context::Context;
-use crate::partition::{Consequence, Outcome, Turn};
-use crate::routes::{Call, Ended, Plain, Route, Routes, Unhandled, run};
+use crate::partition::{Consequence, Outcome, Seq, Turn};
+use crate::routes::{Call, Ended, Plain, Route, Routes, Unhandled, run, within};
 
 /// How many records whose handlers are done at once are handled before anything else is looked at.
 const AT_ONCE: usize = 256;
@@ -40,6 +41,8 @@ struct Lane {
     lanes: Arc<PlainLanes>,
     desk: Desk,
     running: FuturesUnordered<Running>,
+    /// Since when each of them runs.
+    begun: BTreeSet<(Instant, Seq)>,
     /// Waits for its turn among the partitions, where all slots for handlers are taken.
     queueing: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
     /// A slot that was waited for.
@@ -50,7 +53,15 @@ struct Lane {
 impl Lane {
     fn new(lanes: Arc<PlainLanes>, desk: Desk) -> Self {
         let rng = fastrand::Rng::new();
-        Self { lanes, desk, running: FuturesUnordered::new(), queueing: None, slot: None, rng }
+        Self {
+            lanes,
+            desk,
+            running: FuturesUnordered::new(),
+            begun: BTreeSet::new(),
+            queueing: None,
+            slot: None,
+            rng,
+        }
     }
 
     async fn run(mut self) -> LaneEnd {
@@ -70,9 +81,10 @@ impl Lane {
                 self.start_handlers(now);
             } else if draining.is_some_and(|until| now >= until) {
                 self.running.clear();
+                self.begun.clear();
             }
             self.desk.start_due(now, draining.is_some(), true);
-            self.desk.report(self.running.len());
+            self.desk.report(self.begun.first().map(|(began, _)| *began));
             if let Some(end) = self.desk.spent() {
                 return end;
             }
@@ -174,11 +186,13 @@ impl Lane {
             "handle", consumer = %self.desk.ctx.consumer, place = %turn.item.record.eb_ref, attempt = turn.attempt
         );
         // The handler is called within, so that its panics are caught wherever they come from.
-        let mut work = Box::pin(run(async move { handler(call).await }).instrument(span));
+        let limit = self.desk.ctx.limits.handler_time;
+        let mut work = Box::pin(run(within(limit, async move { handler(call).await })).instrument(span));
         match (&mut work).now_or_never() {
             Some(done) => self.settle_call(&turn, began, done),
             None => {
                 let slot = self.slot.take().expect("a handler is called only with a slot");
+                self.begun.insert((began, turn.seq));
                 self.running.push(Box::pin(async move { (turn, began, work.await, slot) }));
             }
         }
@@ -189,6 +203,7 @@ impl Lane {
         (turn, began, done, slot): (Turn, Instant, (Ended, Outcome), OwnedSemaphorePermit),
     ) {
         drop(slot);
+        self.begun.remove(&(began, turn.seq));
         self.settle_call(&turn, began, done);
     }
 

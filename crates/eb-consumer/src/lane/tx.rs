@@ -20,7 +20,7 @@ use super::burial::{LETTERS, tell};
 use super::{Claimed, Desk, Happened, LaneEnd, Opening, Order, RunLane, open, refused};
 use crate::context::{Context, Patience};
 use crate::partition::{Outcome, Seq, Step, Turn};
-use crate::routes::{Call, Ended, Route, Routes, Unhandled, WithTx, run};
+use crate::routes::{Call, Ended, Route, Routes, Unhandled, WithTx, run, within};
 
 pub(crate) struct TxLanes<S: TransactionalStore> {
     pub(crate) routes: Routes<WithTx<S::Transaction>>,
@@ -86,7 +86,7 @@ impl<S: TransactionalStore> Lane<S> {
                 }
                 tokio::task::consume_budget().await;
             }
-            self.desk.report(0);
+            self.desk.report(None);
             if let Some(end) = self.desk.spent() {
                 return end;
             }
@@ -221,7 +221,9 @@ impl<S: TransactionalStore> Lane<S> {
         self.drive(Work::Store, store.save(open)).await?.map_err(Stop::Later)?;
         let began = Instant::now();
         let call = Call { item: Arc::clone(&turn.item), attempt: turn.attempt };
-        let ran = self.drive(Work::Handler, run(async { handler(call, &mut *open).await })).await;
+        let limit = self.desk.ctx.limits.handler_time;
+        let ran =
+            self.drive(Work::Handler, run(within(limit, async { handler(call, &mut *open).await }))).await;
         if matches!(ran, Err(Stop::GraceOver)) {
             self.drive(Work::Store, store.undo(open)).await?.map_err(Stop::Later)?;
             return Ok(Handled::Dropped);
@@ -346,6 +348,7 @@ impl<S: TransactionalStore> Lane<S> {
     /// grace time is over.
     async fn drive<T>(&mut self, what: Work, work: impl Future<Output = T>) -> Result<T, Stop> {
         let mut work = std::pin::pin!(work);
+        let began = Instant::now();
         if let Some(done) = work.as_mut().now_or_never() {
             return Ok(done);
         }
@@ -360,7 +363,9 @@ impl<S: TransactionalStore> Lane<S> {
                 });
             }
             self.desk.start_due(now, false, false);
-            self.desk.report(1);
+            if what == Work::Handler {
+                self.desk.report(Some(began));
+            }
             tokio::select! { biased;
                 done = &mut work => return Ok(done),
                 happened = self.desk.happen(end) => {

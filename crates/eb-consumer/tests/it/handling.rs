@@ -358,3 +358,44 @@ async fn a_handler_that_does_not_end_is_dropped_when_the_grace_is_over() {
         world.cut(0).await.is_none_or(|cut| cut == Cut::Begin || cut.offset().unwrap().as_u64() == Some(0))
     );
 }
+
+#[tokio::test]
+async fn a_handler_that_never_returns_is_dropped_at_its_limit_and_tried_again_while_other_keys_go_on() {
+    let world = World::new(1).await;
+    world.publish(0, 20, 4).await;
+    let (seen, calls) = (Arc::clone(&world.seen), Arc::new(AtomicU32::new(0)));
+    let limits = Limits { handler_time: Some(Duration::from_millis(30)), ..Limits::default() };
+    let retry = RetryPolicy { max_attempts: Some(3), after_max: AfterMax::DeadLetter, ..quick_retries() };
+    let consumer = world.builder().limits(limits).retry(retry).otherwise(move |event| {
+        let (seen, calls) = (Arc::clone(&seen), Arc::clone(&calls));
+        async move {
+            // The first returns at its second attempt, another never.
+            if number(&event) == 0 && tick(&calls) < 2 || number(&event) == 5 {
+                std::future::pending::<()>().await;
+            }
+            seen.done(&event);
+            Ok(())
+        }
+    });
+    let worker = consumer.build().unwrap().start().await.unwrap();
+    world.until_cut(0, 20).await;
+    worker.shutdown().await.unwrap();
+    let dead = world.dead().await;
+    assert_eq!((dead.len(), dead[0].letter.attempts), (1, 3));
+    assert_eq!(dead[0].letter.failures[0].errors, ["the handler ran longer than 30ms and was dropped"]);
+    assert_eq!(world.seen.look().done.len(), 19);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_handler_that_does_not_return_the_health_tells() {
+    let world = World::new(1).await;
+    let worker =
+        world.builder().otherwise(|_| std::future::pending()).build().unwrap().start().await.unwrap();
+    world.publish(0, 1, 1).await;
+    until("the handler", || async { worker.partitions().iter().any(|p| p.in_flight == 1) }).await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let told = || worker.health().checks.iter().any(|c| c.detail.contains("a handler has been running for"));
+    assert!(!told(), "{:?}", worker.health());
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(told(), "{:?}", worker.health());
+}
