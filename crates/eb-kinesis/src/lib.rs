@@ -84,6 +84,11 @@
 //! pace of each shard ([`shard_rate`](ReadConfig::shard_rate)), and wait together when one is throttled. Enhanced fan-out
 //! (`SubscribeToShard`) is not used.
 //!
+//! The next page is asked for when the present one is handed out, not before. Asking for it ahead was tried (with small pages,
+//! four shards, an engine on the same machine) and gained nothing that could be told from chance: 0.96 of a bare loop of
+//! `GetRecords` with it, 0.92 without. It would hold a second page, and the last page of a catch-up would cost one more
+//! call, because what was asked for before a `next` cannot tell that `next` that it has caught up.
+//!
 //! | what the service says | what the cursor says |
 //! |---|---|
 //! | `MillisBehindLatest` 0, with or without records | `CaughtUp` with the last of them, from the `next` whose own call this was |
