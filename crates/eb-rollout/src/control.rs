@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::stores::RegisterChange;
+use eb_contract::stores::{MAX_REGISTER_BYTES, RegisterChange};
 use eb_contract::{Cut, Error, ErrorKind, Result, Timestamp, Topic};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -263,6 +263,7 @@ async fn missing(shared: &Shared, state: &State, next: Phase) -> Result<Vec<Stri
         }
     }
     if next == Phase::NewPrimary {
+        missing.extend(too_large(state));
         missing.extend(rested_enough(shared, state));
         missing.extend(mirror_missing(shared, state).await?);
     }
@@ -275,6 +276,18 @@ async fn any_topic(shared: &Shared, state: &State) -> Result<Option<Topic>> {
     }
     let topics = shared.side(Side::Old).reader.topics();
     Ok(within(OP, shared.config.drain, topics).await?.into_iter().next())
+}
+
+/// Each switch adds a segment to every topic; the way back must always fit.
+fn too_large(state: &State) -> Option<String> {
+    let bytes = |value: serde_json::Result<Vec<u8>>| value.map_or(usize::MAX / 4, |json| json.len());
+    let now = bytes(serde_json::to_vec(state));
+    let last: Vec<_> = state.topics.values().filter_map(|chain| chain.last()).collect();
+    // An end as long as its beginning is written to a segment that is settled.
+    let step = 2 * bytes(serde_json::to_vec(&last));
+    (now + 3 * step > MAX_REGISTER_BYTES).then(|| {
+        format!("the rollout's state has {now} bytes of {MAX_REGISTER_BYTES}, too many for another switch and the way back")
+    })
 }
 
 /// A request that was given up on may land long after: not in the next epoch on its bus.
@@ -324,4 +337,38 @@ async fn mirror_missing(shared: &Shared, state: &State) -> Result<Option<String>
 fn has_reached(mirror: &MirrorState, topic: &Topic, id: u32, head: &Cut) -> bool {
     let at = mirror.topics.get(topic).and_then(|t| t.source.get(&id));
     at.is_some_and(|at| at.compare(head).is_some_and(std::cmp::Ordering::is_ge))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use eb_contract::BusIncarnation;
+
+    use super::*;
+    use crate::state::{EndState, Part, Segment};
+
+    #[test]
+    fn no_step_is_made_whose_way_back_would_not_fit_into_the_register() {
+        let with = |partitions: u32, epochs: u64| {
+            let segment = |epoch| Segment {
+                epoch,
+                side: Side::Old,
+                incarnation: BusIncarnation::new("life").expect("a name"),
+                opened_at: Timestamp::EPOCH,
+                end: EndState::Pending,
+                partitions: (0..partitions)
+                    .map(|id| Part { id, parents: vec![], start: Cut::Begin, end: None, last: None })
+                    .collect(),
+                excluded: vec![],
+            };
+            let mut state = State::initial(["a".to_owned(), "b".to_owned()], 500);
+            let chain = (0..epochs).map(segment).collect();
+            state.topics = BTreeMap::from([(Topic::new("t").expect("a letter"), chain)]);
+            too_large(&state)
+        };
+        assert_eq!(with(100, 50), None);
+        assert_eq!(with(3_000, 1), None);
+        assert!(with(3_000, 9).is_some_and(|missing| missing.contains("the way back")));
+    }
 }

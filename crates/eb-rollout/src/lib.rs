@@ -47,8 +47,11 @@
 //! 3. Read the heads of the outgoing primary (the end cuts) and of the next one (the start cuts).
 //! 4. `swap(switching) → active e+1`, with the cuts.
 //!
-//! Step 1 is refused if anything else happened meanwhile, and so is step 4: the register's version decides. A switcher that dies in between
+//! Step 1 is refused if anything else happened meanwhile (phase, epoch or mirror are not those that the step was decided on), and so is step 4: the
+//! register's version decides. A switcher that dies in between
 //! leaves `switching`; whoever sees it for longer than a switch should take finishes it from step 2 (waiting the whole time again).
+//! A rollback takes back a planned switch that is still under way by one swap: the former primary is active again, in the same epoch, and the switcher is told.
+//! A bus that shows later what it has ACKed ([`SideBus::shows_within`]) is given that time before step 3.
 //! A *planned* switch whose outgoing bus does not answer is called off. A *rollback* goes on: the new epoch opens with the
 //! end cuts **pending**. Writers work; readers of the outgoing segment get everything that is settled and then retryable errors, until
 //! anybody reaches that bus again, reads its heads and stores them, once, as the end cuts. Until then a key whose publish has an unknown
@@ -66,8 +69,14 @@
 //! stopped and continued finds its lease over. *A machine that is suspended with its clock is the limit*: where virtual machines are
 //! frozen and thawed, their clock must count that time.
 //!
+//! **A process that stands still between the check and the write** (SIGSTOP), or whose bytes lie in a socket's buffer: nothing keeps them from landing on a bus that is
+//! no longer primary, and nothing has to. The end cut was read after every lease had ended, so they land behind it, in no segment; their ACK finds the lease over and is resolved to an
+//! error without effect. The log of a topic is what lies between the cuts, not what lies on its buses.
+//!
 //! **Order per key.** Records of one publisher go to one primary in the order of the calls, and every record of epoch `e+1` comes
 //! after every record of `e` for every reader, whatever the buses do: by the cuts. A record behind its end cut is an error to its publisher.
+//! A key whose record is still under way on a bus that was left is refused (`Unavailable`, no effect) until that call has ended: it might land when that bus is primary
+//! again, behind what came later.
 //! What a bus applies *very* late (a request given up on, that lands when the same bus has become primary again) is a
 //! late copy of a record whose outcome was unknown, as the contract allows; switching to a bus that has such outcomes again within
 //! [`RolloutConfig::rest`] is refused.
@@ -84,9 +93,9 @@
 //! | the record that is due | | agreed |
 //! | a record that came before | a late copy | counted |
 //! | ACKed, and not there | missing | copied again; if it still is not there: a *finding* |
-//! | something that was never in the primary's log | differing | a *finding* |
+//! | something that was never in the primary's log, in any epoch | differing | a *finding* |
 //!
-//! [`Control::compare`] reads both logs over the whole mirrored stretch again, with bounded memory (by slices of the keys' hashes), and
+//! [`Control::compare`] reads both logs over the whole mirrored stretch again, with bounded memory ([`MirrorConfig::compare_at_once`]), and
 //! must find them equal before the new bus becomes primary.
 //!
 //! The worker writes under the lease of its epoch like any writer, and a switch waits for it to rest
@@ -95,13 +104,16 @@
 //!
 //! # Triggers
 //! In dual_write and new_primary every process with workers watches ([`Triggers`]) and rolls back on its own, to baseline: a finding; the new bus unavailable for
-//! longer than 30 s; the 99th percentile of publish latency on the new bus worse than a set ratio to the old one's, over a window
-//! with enough samples.
+//! longer than 30 s (its mirroring fails; as primary it does not answer, or every publish to it fails); the 99th percentile of publish latency on the new bus worse than a
+//! set ratio to the old one's, and than [`Triggers::p99_floor`], in [`Triggers::p99_windows`] windows in a row with enough samples each. Compared are calls of a
+//! publisher up to their answer; of the mirror's calls only those of at most 64 records, since a large batch says nothing about a record. A trigger rolls back only
+//! the epoch and the mirror that it was seen in.
 //!
 //! # Failure cases
 //! | what | outcome |
 //! |---|---|
 //! | the register cannot be reached | leases end; publishes wait in line, then `Unavailable` without effect; readers go on to what they can confirm, then errors. When it is back, all goes on |
+//! | the register is lost, or restored from an older copy | whoever has seen more stops: no lease, and `FactsMissing` naming both versions. A process that starts on the older copy cannot know; consumers and gates that were further find their partitions missing, and say so. Keep the register as durable as the logs |
 //! | a writer is stopped (SIGSTOP, a long pause) across a switch | its late ACK is resolved by the cuts; its late record, if behind the end cut, is no part of the log |
 //! | a switcher dies | another process finishes the switch |
 //! | the bus that is left is gone | end cuts pending, see above |
@@ -109,7 +121,10 @@
 //! | the mirror's bus is gone | the worker waits and goes on where it stood; lag shows; a trigger, in time |
 //! | the mirror's worker dies | another one takes over after [`MirrorConfig::patience`] and finds out what is there |
 //! | a topic was made anew under its name on either bus | `WrongIncarnation`, never other records under old positions |
-//! | a process starts while an end cut is pending | it works; who must read the whole log (a gate's recovery) gets `Unavailable` until it is settled |
+//! | a process starts while an end cut is pending | it works; who must read the whole log gets `Unavailable` until it is settled. So does a gate that starts: what was admitted last lies on the bus that is gone, and admitting without knowing it would admit twice. Gates that are open go on |
+//!
+//! The document holds every epoch of every topic and must fit into a register (1 MiB: thousands of partitions and epochs); a step that would leave too little room
+//! for the way back is not made.
 //!
 //! A bus that takes one writer process only (files) stays so: its publisher is opened when an epoch or the mirror needs it and
 //! closed right after, so that the worker of another process can take over. Topics are made through [`RolloutBus::admin`], on both buses; one that

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use eb_contract::stores::MAX_REGISTER_BYTES;
 use eb_contract::{Cut, Error, ErrorKind, PartitionId, Result, Timestamp, Topic, TopicPartitions};
 use futures_util::future::{join, join_all};
 use tokio::time::{Instant, sleep_until};
@@ -208,6 +209,12 @@ async fn plan(shared: &Shared, state: &State, switching: &Switching) -> Result<S
     next.switched_at = Some(Timestamp::now());
     next.mirror_run += u64::from(switching.to.is_mirrored());
     next.switching = None;
+    let size = serde_json::to_vec(&next).map_or(usize::MAX, |json| json.len());
+    if size > MAX_REGISTER_BYTES {
+        // Called off, then: a switch that cannot be stored would never end.
+        let kind = ErrorKind::TooLarge { size, limit: MAX_REGISTER_BYTES };
+        return Err(Error::new(kind, OP, "the chain of epochs does not fit into its register any more"));
+    }
     Ok(next)
 }
 

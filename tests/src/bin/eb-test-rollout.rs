@@ -5,14 +5,14 @@
 //! - `consume … <effects>`: handles every event of the topic by appending `partition offset event_id` to the file, in one write. Runs until
 //!   it is killed.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use eb_consumer::{CommitPolicy, HandlerError, LeasePolicy, Limits, RawEvent};
+use eb_consumer::{CommitPolicy, HandlerError, LeasePolicy, Limits, RawEvent, RunningConsumer};
 use eb_contract::Topic;
 use eb_profile::{Env, OpenError, Platform, Profile, Purpose};
 use eb_system_tests::facts::Fact;
@@ -124,7 +124,23 @@ async fn send(gate: Gate, key: String, lane: u64, next: u64, stop: Arc<AtomicBoo
 async fn consume(profile: &str, runs: &str, effects: &str) -> Result<(), Failed> {
     let env = Env::only([("EB_RUNS", runs)]);
     let file = Arc::new(OpenOptions::new().append(true).create(true).open(effects)?);
-    let consumers = eb_profile::open_consumers_with(profile, &env).await?;
+    // Without its bus a consumer does not start; whoever keeps it running starts it again.
+    let running = loop {
+        match start(profile, &env, file.clone()).await {
+            Ok(running) => break running,
+            Err(error) => {
+                failed("closed", false, &error.to_string());
+                tokio::time::sleep(AGAIN * 5).await;
+            }
+        }
+    };
+    Fact::Reached(format!("started {}", running.owner())).say();
+    std::future::pending::<()>().await;
+    Ok(())
+}
+
+async fn start(profile: &str, env: &Env, file: Arc<File>) -> Result<RunningConsumer, Failed> {
+    let consumers = eb_profile::open_consumers_with(profile, env).await?;
     let ms = Duration::from_millis;
     let consumer = consumers
         .builder(CONSUMER)
@@ -149,8 +165,5 @@ async fn consume(profile: &str, runs: &str, effects: &str) -> Result<(), Failed>
             }
         })
         .build()?;
-    let running = consumer.start().await?;
-    Fact::Reached(format!("started {}", running.owner())).say();
-    std::future::pending::<()>().await;
-    Ok(())
+    Ok(consumer.start().await?)
 }
