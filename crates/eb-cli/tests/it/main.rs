@@ -175,6 +175,24 @@ impl Running {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// Reads standard error up to a line that begins like this.
+    #[cfg(unix)]
+    pub(crate) fn hear_of(&mut self, beginning: &str) {
+        let stderr = self.child.stderr.as_mut().unwrap();
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // Byte by byte: what comes behind the line is for `finish`.
+        while std::io::Read::read(stderr, &mut byte).unwrap() == 1 {
+            if byte != *b"\n" {
+                line.push(byte[0]);
+            } else if line.starts_with(beginning.as_bytes()) {
+                return;
+            } else {
+                line.clear();
+            }
+        }
+        panic!("it never said {beginning:?}");
+    }
+
     #[cfg(unix)]
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();

@@ -111,13 +111,14 @@ fn asked_to_stop_it_lets_running_commands_finish() {
         let place = Place::with_events(2);
         let said = Heard::of(&place, "said");
         assert!(Command::new("mkfifo").arg(place.path("go")).status().unwrap().success());
-        let running = subscribe(
+        let mut running = subscribe(
             &place,
-            &["--concurrency", "1"],
+            &["--concurrency", "1", "--grace", "300"],
             "echo $EB_EVENT_ID > said; read -r go < go; echo $EB_EVENT_ID >> got",
         );
         assert_eq!(said.line(), "e1");
         running.signal(signal);
+        running.hear_of("eb: stopping: running commands have 300 s to finish, another Ctrl-C kills them");
         std::fs::write(place.path("go"), "go\n").unwrap();
         let ran = running.finish().ended(0);
         assert_eq!(summary(&ran), json!({"handled": 1, "dead_letters": 0}), "{signal}");
@@ -132,8 +133,8 @@ fn asked_twice_it_leaves_at_once_and_takes_its_commands_along() {
     let mut running = subscribe(&place, &["--grace", "300"], LASTING);
     alive.line();
     running.signal("-INT");
-    // Another kind of signal: two of one kind may come as one.
-    running.signal("-TERM");
+    running.hear_of("eb: stopping: ");
+    running.signal("-INT");
     alive.ends();
     let mut rest = String::new();
     running.stdout.take().unwrap().read_to_string(&mut rest).unwrap();

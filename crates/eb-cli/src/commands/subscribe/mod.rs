@@ -10,6 +10,7 @@ use eb_consumer::{
     AfterMax, Backoff, HealthStatus, LeasePolicy, Limits, RetryPolicy, RunningConsumer, Unhandled,
 };
 use eb_contract::{Cut, EventBusReader, PartitionId, StartAt, Topic};
+use futures_util::future::poll_immediate;
 use serde_json::json;
 
 use crate::args::consume::{AfterMax as AfterMaxArg, Backoff as BackoffArg, Subscribe};
@@ -72,7 +73,20 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Subscribe) -> Outco
         () = stop.asked() => Ok(()),
         ended = watch(ui, &worker, &*reader, args) => ended,
     };
-    worker.shutdown().await?;
+    let stopping = worker.shutdown();
+    tokio::pin!(stopping);
+    match poll_immediate(&mut stopping).await {
+        Some(stopped) => stopped?,
+        None => {
+            if stop.is_asked() {
+                let grace = args.grace;
+                ui.note(&format!(
+                    "stopping: running commands have {grace} s to finish, another Ctrl-C kills them"
+                ));
+            }
+            stopping.await?;
+        }
+    }
     ended?;
     let handled = handled.load(Ordering::Relaxed);
     let open = letters.count_open(Some(&args.name)).await?;
