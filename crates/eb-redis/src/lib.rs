@@ -49,7 +49,8 @@
 //!
 //! - the topic's hash is there and has the incarnation that was known when the line was opened;
 //! - the stream's last id is not below the last one that was ACKed here. Data is lost behind an unbroken connection, too: by
-//!   `REPLICAOF` to an older copy and back, by `RESTORE`, by `XSETID`.
+//!   `REPLICAOF` to an older copy and back, by `RESTORE`, by `XSETID`. Looking costs the server about 10 µs an append of small records and, since `XINFO STREAM`
+//!   copies the first entry and the last, 0.3 ms where they have 100 KB.
 //!
 //! `XADD` runs with `NOMKSTREAM`: nothing but `create_topic` makes a stream.
 //!
