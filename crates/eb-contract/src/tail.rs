@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// Reads all partitions of a topic side by side, and through resharding each child only after all of its parents
-/// have been read to their end, from its beginning.
+/// have been read to their end: from its beginning, or, where the tail starts from a time and the child was there
+/// already, from that time, too.
 ///
 /// Batches of different partitions come in no particular order among each other; within a partition in order.
 /// A batch is tied to its partition by the returned [`PartitionId`].
@@ -27,6 +28,9 @@ pub struct TopicTail<'a, R: EventBusReader + ?Sized> {
     ended: BTreeSet<PartitionId>,
     /// Children seen whose parents are not all read to their end, with those parents.
     waiting: BTreeMap<PartitionId, Vec<PartitionId>>,
+    /// Where those of them start that were there when the tail was opened from a time. Opened then and there, since a time
+    /// past the head means the head as it is at that moment.
+    placed: BTreeMap<PartitionId, Box<dyn Cursor>>,
 }
 
 type Read = (Box<dyn Cursor>, Result<ReadBatch>);
@@ -47,6 +51,7 @@ impl<'a, R: EventBusReader + ?Sized> TopicTail<'a, R> {
             idle: VecDeque::new(),
             ended: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            placed: BTreeMap::new(),
         };
         let ids: BTreeSet<_> = known.iter().map(|p| p.id).collect();
         for partition in &known {
@@ -58,6 +63,9 @@ impl<'a, R: EventBusReader + ?Sized> TopicTail<'a, R> {
                 let cursor = reader.cursor(topic, partition.id, start).await?;
                 tail.idle.push_back(cursor);
             } else {
+                if matches!(start, StartAt::Timestamp(_)) {
+                    tail.placed.insert(partition.id, reader.cursor(topic, partition.id, start).await?);
+                }
                 tail.waiting.insert(partition.id, parents);
             }
         }
@@ -133,7 +141,10 @@ impl<'a, R: EventBusReader + ?Sized> TopicTail<'a, R> {
                 .filter(|p| !self.ended.contains(p) && listed.iter().any(|l| l.id == *p))
                 .collect();
             if open_parents.is_empty() {
-                let cursor = self.reader.cursor(self.topic, child, StartAt::Cut(Cut::Begin)).await?;
+                let cursor = match self.placed.remove(&child) {
+                    Some(cursor) => cursor,
+                    None => self.reader.cursor(self.topic, child, StartAt::Cut(Cut::Begin)).await?,
+                };
                 self.waiting.remove(&child);
                 self.idle.push_back(cursor);
             } else {

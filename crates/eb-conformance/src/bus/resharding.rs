@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use eb_contract::{
-    Cut, EventBusReaderExt, PartitionId, PartitionInfo, ReadLimit, ReadState, Record, StartAt, Topic,
+    Cut, EventBusReaderExt, PartitionId, PartitionInfo, ReadLimit, ReadState, Record, StartAt, Timestamp,
+    Topic,
 };
 use tokio::time::Instant;
 
@@ -114,6 +115,62 @@ pub(crate) async fn a_topic_tail_reads_parents_before_children(case: &mut BusCas
         for a in &acked {
             let found = got.iter().find(|r| r.eb_ref == a.at);
             same(found.ok_or_else(|| Failure::new(format!("{} never came", a.at)))?, a)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_topic_tail_from_a_time_gives_nothing_older_behind_a_split(
+    case: &mut BusCase,
+) -> Outcome {
+    let topic = case.topic("since").await?;
+    let reader = case.reader();
+    let limit = ReadLimit::records(5).waiting(Duration::from_millis(100));
+    let mut acked = publish_rounds(case, &topic, 0, 3).await?;
+    case.bus.split(&topic, PartitionId(0)).await?;
+    acked.extend(publish_rounds(case, &topic, 3, 6).await?);
+    let halves = children_of(case, &topic, PartitionId(0)).await?;
+    ensure_eq!(halves.len(), 2, "children of a split partition");
+
+    // By partition, in order, with the times that readers are told.
+    let mut logs: BTreeMap<PartitionId, Vec<Record>> = BTreeMap::new();
+    for a in &acked {
+        logs.entry(a.at.partition_id).or_default();
+    }
+    for (partition, log) in &mut logs {
+        let count = acked.iter().filter(|a| a.at.partition_id == *partition).count();
+        *log = Reading::open(case, &topic, *partition, StartAt::Earliest).await?.take(count).await?;
+    }
+    let in_child = logs.iter().find(|(p, _)| halves.iter().any(|c| c.id == **p)).map(|(_, log)| log);
+    let middle = in_child.and_then(|log| log.get(log.len() / 2));
+    let since = middle.ok_or_else(|| Failure::new("no child took a record"))?.eb_ref.published_at_utc;
+    let end = logs.values().flatten().map(|r| r.eb_ref.published_at_utc).max().unwrap_or(since);
+
+    // From the middle of a child; from behind everything there is; from a time that has not come.
+    let past = end.saturating_add(Duration::from_micros(1));
+    let mut tails = Vec::new();
+    for since in [since, past, Timestamp::MAX] {
+        let before: BTreeSet<_> = logs
+            .values()
+            .flat_map(|log| log.iter().take_while(|r| r.eb_ref.published_at_utc < since))
+            .map(|r| r.eb_ref.to_string())
+            .collect();
+        tails.push((before, reader.tail_topic(&topic, StartAt::Timestamp(since), limit).await?));
+    }
+    acked.extend(publish_rounds(case, &topic, 9, 3).await?);
+    case.bus.merge(&topic, halves[0].id, halves[1].id).await?;
+    acked.extend(publish_rounds(case, &topic, 12, 3).await?);
+    for (before, mut tail) in tails {
+        let mut due: BTreeSet<_> =
+            acked.iter().map(|a| a.at.to_string()).filter(|at| !before.contains(at)).collect();
+        let deadline = Instant::now() + case.pace.visible_within;
+        while !due.is_empty() {
+            ensure!(Instant::now() < deadline, "{} records from a time on did not come: {due:?}", due.len());
+            let turn = tail.next().await.ok_or_else(|| Failure::new("the tail ended on open partitions"))?;
+            for record in turn?.1.records {
+                let at = record.eb_ref.to_string();
+                ensure!(due.remove(&at), "{at} is older than the tail's start, or came twice");
+            }
         }
     }
     Ok(())

@@ -78,6 +78,7 @@ macro_rules! __bus_scenarios {
             retention: positions_are_not_given_again_after_everything_was_trimmed [Retention];
             resharding: a_split_partition_ends_and_names_its_children [Resharding];
             resharding: a_topic_tail_reads_parents_before_children [Resharding];
+            resharding: a_topic_tail_from_a_time_gives_nothing_older_behind_a_split [Resharding];
             resharding: publishing_goes_on_through_split_and_merge [Resharding];
         }
     };
