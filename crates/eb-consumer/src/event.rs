@@ -6,6 +6,7 @@ use std::sync::Arc;
 use canonical_envelope::Envelope;
 use eb_contract::{EbRef, PartitionKey, Record};
 
+use crate::hold::Hold;
 use crate::item::{Content, Item};
 
 /// An event to be handled: its payload as a `T`, and everything else about it.
@@ -13,6 +14,7 @@ use crate::item::{Content, Item};
 pub struct Event<T> {
     pub(crate) item: Arc<Item>,
     pub(crate) attempt: u32,
+    pub(crate) hold: Option<Arc<Hold>>,
     /// The payload.
     pub payload: T,
 }
@@ -71,6 +73,13 @@ impl<T> Event<T> {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// The lease under which it is handled; `None` for a dead letter that is tried again, and where there are no leases
+    /// ([`Ordering::Unordered`](crate::Ordering::Unordered)).
+    #[must_use]
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_deref()
     }
 
     /// The record as it lies in the log.

@@ -26,8 +26,10 @@ pub(crate) enum Fetched {
         /// The partition is closed, and this was its end.
         closed: bool,
     },
-    /// Reading failed for good; nothing more comes.
+    /// Reading failed for good. Nothing more comes, unless [`Fetched::Again`] does.
     Failed(Error),
+    /// The source was opened anew, and is read again.
+    Again,
 }
 
 /// The task that reads; ends when dropped.
@@ -85,6 +87,7 @@ struct Fetcher {
     board: Arc<PartitionBoard>,
 }
 
+/// Nobody wants it any more.
 type Gone = mpsc::error::SendError<Fetched>;
 
 impl Fetcher {
@@ -101,16 +104,8 @@ impl Fetcher {
             let began = Timestamp::now();
             let read = match self.feed.next(limit).await {
                 Ok(read) => read,
-                Err(error) if !error.is_retryable() || error.retry() == Retry::AfterReopen => {
-                    return to.send(Fetched::Failed(error)).await;
-                }
                 Err(error) => {
-                    self.board.trouble("reading", &error);
-                    let delay = match error.retry() {
-                        Retry::After(after) => after.max(patience.delay()),
-                        _ => patience.delay(),
-                    };
-                    tokio::time::sleep(delay).await;
+                    self.recover(error, &mut patience, &to).await?;
                     continue;
                 }
             };
@@ -124,6 +119,50 @@ impl Fetcher {
             }
             tokio::task::consume_budget().await;
         }
+    }
+
+    /// Waits until reading may be tried again, and opens the source anew where it takes that: what was read is still being worked on, and
+    /// may be for ever.
+    async fn recover(
+        &mut self,
+        mut error: Error,
+        patience: &mut Patience,
+        to: &mpsc::Sender<Fetched>,
+    ) -> Result<(), Gone> {
+        loop {
+            let (anew, delay) = match error.retry() {
+                Retry::Never => (true, self.ctx.leases.retry_failed),
+                Retry::AfterReopen => (true, patience.delay()),
+                Retry::After(after) => (false, after.max(patience.delay())),
+                Retry::Later => (false, patience.delay()),
+            };
+            let for_good = !error.is_retryable();
+            if for_good {
+                to.send(Fetched::Failed(error)).await?;
+            } else {
+                self.board.trouble("reading", &error);
+            }
+            tokio::time::sleep(delay).await;
+            if !anew {
+                return Ok(());
+            }
+            match self.reopen().await {
+                Ok(()) => return to.send(Fetched::Again).await,
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<()> {
+        let there = self.ctx.source.reader().partitions(&self.scope.topic).await?.incarnation;
+        if there != self.scope.bus_incarnation {
+            let what = format!(
+                "the topic was made anew while it was read ({}, it is now {there})",
+                self.scope.bus_incarnation
+            );
+            return Err(Error::new(ErrorKind::WrongIncarnation, "consume", what).at(&self.scope.topic));
+        }
+        self.feed.reopen().await
     }
 
     async fn prepare(&mut self, read: ReadBatch, began: Timestamp) -> Fetched {

@@ -61,7 +61,8 @@
 //! | lease lost (paused, partitioned off) | as for a crash, to the next holder; the old one's commits are fenced | as for a crash |
 //!
 //! Handlers are dropped, not awaited, when a lease ends, when the grace time of a shutdown ends, and with the consumer itself: at an `await`, like every
-//! future. What must not be cut in two belongs in a task of its own, or in a transaction. Within a transaction the record of the dropped handler is undone
+//! future. What must not be cut in two belongs in a task of its own, or in a transaction. What acts through something that a drop does not end (a process,
+//! another service) can see for itself until when it may: [`Event::hold`]. Within a transaction the record of the dropped handler is undone
 //! alone, and what was handled before it is committed. After the grace time storing goes on for at most [`CommitPolicy::retry_max`].
 //!
 //! # Idempotency
@@ -79,8 +80,8 @@
 //! | the handler does not return | its key waits; the others go on up to the room, as long as there are slots ([`Limits::concurrency`]). With [`Limits::handler_time`] it is dropped, and counts as failed; without, the health tells of it after five minutes |
 //! | the dead-letter store | the record stays unfinished; tried again until it works. Letters are not fenced by the lease: one that a worker was writing when its lease ended may be about a record that the next holder handles. Within transactions they are |
 //! | the processed store or the checkpoint store | the step is tried again; handling goes on up to the room |
-//! | reading, with a retry allowed | tried again; health degraded |
-//! | reading, for good (out of range, damage, another incarnation) | what was read is finished, the partition is given up and looked at again every [`LeasePolicy::retry_failed`]; health failing |
+//! | reading, with a retry allowed | tried again; health degraded. Where the source has to be opened anew for that, it is, right where reading stopped: what was read is worked on meanwhile, and stays in order |
+//! | reading, for good (out of range, damage, another incarnation) | what was read is finished, the partition is given up and looked at again every [`LeasePolicy::retry_failed`]; health failing. As long as something that was read is not finished (a key that is tried again for ever, say), the source is opened anew as often, and read on if it can be |
 //! | the lease store | leases run out, partitions stop; they are claimed again when it is back |
 //! | a reset of the checkpoint by someone | the next commit is refused; the partition is opened anew where the checkpoint says |
 //!
@@ -106,6 +107,7 @@ mod context;
 mod error;
 mod event;
 mod fetch;
+mod hold;
 mod item;
 mod lane;
 mod ledger;
@@ -129,6 +131,7 @@ pub use context::Stores;
 pub use eb_contract::{Health, HealthCheck, HealthStatus};
 pub use error::{BuildError, ConsumerError, HandlerError, HandlerResult, Verdict};
 pub use event::{Event, RawEvent};
+pub use hold::Hold;
 pub use overview::{PartitionOverview, overview};
 pub use redrive::Retried;
 pub use retry::{AfterMax, Backoff, RetryPolicy};

@@ -220,5 +220,5 @@ fn prepare<H: Clone>(routes: &Routes<H>, letter: &DeadLetter) -> std::result::Re
     let Route::To(handler) = routes.find(&event_type) else {
         return Err(format!("no handler for events of type `{event_type}`"));
     };
-    Ok((handler.clone(), Call { item, attempt: letter.letter.attempts.saturating_add(1) }))
+    Ok((handler.clone(), Call { item, attempt: letter.letter.attempts.saturating_add(1), hold: None }))
 }

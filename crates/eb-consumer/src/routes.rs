@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{HandlerError, HandlerResult, Verdict};
 use crate::event::{Event, RawEvent};
+use crate::hold::Hold;
 use crate::item::Item;
 use crate::partition::Outcome;
 
@@ -37,6 +38,8 @@ pub(crate) enum CallError {
 pub(crate) struct Call {
     pub(crate) item: Arc<Item>,
     pub(crate) attempt: u32,
+    /// The lease under which it is made.
+    pub(crate) hold: Option<Arc<Hold>>,
 }
 
 /// A handler that works on its own.
@@ -100,13 +103,13 @@ fn decode<T: DeserializeOwned>(call: Call) -> Result<Event<T>, CallError> {
     // An event without a payload decodes as one with an empty one would.
     let json = call.item.payload().unwrap_or("{}");
     match serde_json::from_str(json) {
-        Ok(payload) => Ok(Event { item: call.item, attempt: call.attempt, payload }),
+        Ok(payload) => Ok(Event { item: call.item, attempt: call.attempt, hold: call.hold, payload }),
         Err(e) => Err(CallError::Undecodable(format!("the payload is not what the handler takes: {e}"))),
     }
 }
 
 fn raw(call: Call) -> RawEvent {
-    Event { item: call.item, attempt: call.attempt, payload: () }
+    Event { item: call.item, attempt: call.attempt, hold: call.hold, payload: () }
 }
 
 /// A handler of decoded events.

@@ -214,7 +214,7 @@ impl PartitionBoard {
                 name: name.clone(),
                 status: HealthStatus::Degraded,
                 detail: format!(
-                    "a handler has been running for {} s; `Limits::handler_time` would bound it",
+                    "a handler has been running for {} s, and its key waits for it",
                     time.as_secs()
                 ),
             });

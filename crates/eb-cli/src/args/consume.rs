@@ -44,6 +44,9 @@ pub(crate) struct Subscribe {
     /// How many commands may run at once; those of one key never do
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) concurrency: u16,
+    /// How long the partitions of a process that died, or hangs, stay unread, in seconds; commands of one that hangs are killed before
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    pub(crate) lease: u64,
     /// How often a command is run for an event that fails; 0: until it succeeds
     #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Retries")]
     pub(crate) max_attempts: u32,

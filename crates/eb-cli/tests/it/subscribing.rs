@@ -46,6 +46,13 @@ impl Heard {
     }
 }
 
+impl Heard {
+    /// Everybody who could say something was gone before now; the reader of the pipe may be a moment behind.
+    fn has_ended(&self) -> bool {
+        self.0.recv_timeout(Duration::from_millis(250)) == Err(mpsc::RecvTimeoutError::Disconnected)
+    }
+}
+
 fn subscribe(place: &Place, more: &[&str], command: &str) -> Running {
     let args = ["--json", "subscribe", "--topic", AUDIT, "--name", "job", "--delay-ms", "1", "--shell"];
     place.start(&[&args[..], more, &["--exec", command]].concat())
@@ -67,6 +74,31 @@ fn a_killed_subscriber_takes_its_commands_and_their_children_with_it() {
     running.signal("-KILL");
     alive.ends();
     running.finish();
+}
+
+#[test]
+fn the_commands_of_a_subscriber_that_is_stopped_end_before_the_next_one_runs_any() {
+    let place = Place::with_events(1);
+    let (alive, second) = (Heard::of(&place, "alive"), Heard::of(&place, "second"));
+    let command = format!("if mkdir first; then {LASTING}; else echo $EB_EVENT_ID > second; fi");
+    let stopped = subscribe(&place, &["--lease", "2"], &command);
+    alive.line();
+    stopped.signal("-STOP");
+    let next = subscribe(&place, &["--lease", "2", "--until-head"], &command);
+    assert_eq!(second.line(), "e1");
+    assert!(alive.has_ended(), "the first command runs beside the second");
+    assert_eq!(summary(&next.finish().ended(0))["handled"], 1);
+    stopped.signal("-CONT");
+    stopped.signal("-INT");
+    assert_eq!(summary(&stopped.finish().ended(0)), json!({"handled": 0, "dead_letters": 0}));
+}
+
+#[test]
+fn a_command_may_outlast_the_lease_as_long_as_it_is_renewed() {
+    let place = Place::with_events(1);
+    let args = ["--lease", "2", "--until-head", "--max-attempts", "1"];
+    let ran = subscribe(&place, &args, "sleep 4; echo done").finish().ended(0);
+    assert_eq!((summary(&ran)["handled"].clone(), ran.stdout.as_str()), (json!(1), "done\n"));
 }
 
 #[test]

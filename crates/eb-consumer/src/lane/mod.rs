@@ -18,6 +18,7 @@ pub(crate) use open::Opening;
 
 use crate::context::{Context, Patience};
 use crate::fetch::{Fetch, Fetched};
+use crate::hold::Hold;
 use crate::ledger::{Ledger, Writing};
 use crate::partition::Partition;
 use crate::room::Taken;
@@ -79,12 +80,14 @@ pub(crate) struct Desk {
     pub(crate) ledger: Ledger,
     pub(crate) board: Arc<PartitionBoard>,
     ends: watch::Receiver<Instant>,
+    /// The same for handlers; where there are no leases, none.
+    pub(crate) hold: Option<Arc<Hold>>,
     orders: watch::Receiver<Order>,
     fetch: Option<Fetch>,
     fetched: mpsc::Receiver<Fetched>,
     here: Taken,
     total: Taken,
-    /// What stopped reading for good.
+    /// What stopped reading for good: the partition is given up once everything that was read is recorded, unless it can be read by then.
     read_failed: Option<Error>,
     writing: Option<BoxFuture<'static, (Writing, Result<()>)>>,
     /// A step that could not be stored, and when to try again.
@@ -269,8 +272,8 @@ impl Desk {
             Some(Fetched::Failed(error)) => {
                 self.board.trouble("reading", &error);
                 self.read_failed = Some(error);
-                self.fetch = None;
             }
+            Some(Fetched::Again) => self.read_failed = None,
             None => self.fetch = None,
         }
     }

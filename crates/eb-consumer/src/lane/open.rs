@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Burial, Claimed, Desk, LaneEnd};
 use crate::context::{Context, Patience};
 use crate::fetch::{Fetch, READ_AHEAD};
+use crate::hold::Hold;
 use crate::ledger::Ledger;
 use crate::partition::{Partition, Rules, Whose};
 use crate::room::{Room, Taken};
@@ -68,6 +69,7 @@ async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
         topic: key.topic.clone(),
         partition_id: key.partition_id,
     };
+    let hold = ctx.in_order.then(|| Arc::new(Hold::new(&lease, ends.clone())));
     let ledger = Ledger::new(Arc::clone(&ctx), scope.clone(), lease, stored.as_ref(), opened.tell);
     let rules = Rules {
         retry: ctx.retry,
@@ -102,6 +104,7 @@ async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
         ledger,
         board,
         ends,
+        hold,
         orders,
         fetch: Some(fetch),
         fetched,

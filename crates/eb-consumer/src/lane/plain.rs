@@ -181,7 +181,7 @@ impl Lane {
             }
         };
         let began = Instant::now();
-        let call = Call { item: Arc::clone(&turn.item), attempt: turn.attempt };
+        let call = Call { item: Arc::clone(&turn.item), attempt: turn.attempt, hold: self.desk.hold.clone() };
         let span = tracing::debug_span!(
             "handle", consumer = %self.desk.ctx.consumer, place = %turn.item.record.eb_ref, attempt = turn.attempt
         );

@@ -220,7 +220,7 @@ impl<S: TransactionalStore> Lane<S> {
         let open = tx.as_mut().expect("it was just opened where there was none");
         self.drive(Work::Store, store.save(open)).await?.map_err(Stop::Later)?;
         let began = Instant::now();
-        let call = Call { item: Arc::clone(&turn.item), attempt: turn.attempt };
+        let call = Call { item: Arc::clone(&turn.item), attempt: turn.attempt, hold: self.desk.hold.clone() };
         let limit = self.desk.ctx.limits.handler_time;
         let ran =
             self.drive(Work::Handler, run(within(limit, async { handler(call, &mut *open).await }))).await;

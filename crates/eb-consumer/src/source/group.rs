@@ -11,6 +11,7 @@ use eb_contract::{
     BoxFuture, ConsumerName, Cut, Delivery, DeliveryLimit, EbRef, EventBusGroups, EventBusReader,
     GroupMember, PartitionId, ReadBatch, ReadLimit, ReadState, Result, StartAt, Topic,
 };
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Feed, Opened, Source, Tell};
@@ -37,17 +38,27 @@ impl Source for GroupSource {
         _start: StartAt,
     ) -> BoxFuture<'a, Result<Opened>> {
         Box::pin(async move {
-            let member: Arc<dyn GroupMember> =
-                Arc::from(self.groups.join(&self.group, topic, partition, owner).await?);
+            let place = Place {
+                groups: Arc::clone(&self.groups),
+                group: self.group.clone(),
+                topic: topic.clone(),
+                partition,
+                owner: owner.to_owned(),
+            };
+            let member = place.join().await?;
+            let told = Arc::new(Mutex::new(Arc::clone(&member)));
             let feed = GroupFeed {
-                member: Arc::clone(&member),
+                place,
+                member,
+                told: Arc::clone(&told),
+                last: None,
                 in_order: self.in_order,
                 claim_idle: self.claim_idle,
                 phase: if self.in_order { Phase::TakeOver } else { Phase::Pending(None) },
                 position: Cut::Begin,
                 claim_at: Instant::now(),
             };
-            Ok(Opened { feed: Box::new(feed), tell: Some(Arc::new(GroupTell(member))) })
+            Ok(Opened { feed: Box::new(feed), tell: Some(Arc::new(GroupTell(told))) })
         })
     }
 }
@@ -61,8 +72,30 @@ enum Phase {
     New,
 }
 
+/// Which group, where, and as whom.
+struct Place {
+    groups: Arc<dyn EventBusGroups>,
+    group: ConsumerName,
+    topic: Topic,
+    partition: PartitionId,
+    owner: String,
+}
+
+impl Place {
+    async fn join(&self) -> Result<Arc<dyn GroupMember>> {
+        self.groups.join(&self.group, &self.topic, self.partition, &self.owner).await.map(Arc::from)
+    }
+}
+
+/// The member as whom records are acknowledged.
+type Told = Arc<Mutex<Arc<dyn GroupMember>>>;
+
 struct GroupFeed {
+    place: Place,
     member: Arc<dyn GroupMember>,
+    told: Told,
+    /// The furthest record that was handed on.
+    last: Option<EbRef>,
     in_order: bool,
     claim_idle: Duration,
     phase: Phase,
@@ -76,6 +109,10 @@ impl GroupFeed {
         let records: Vec<_> = deliveries.into_iter().map(|d| d.record).collect();
         if let Some(last) = records.last() {
             self.position = Cut::past(last.eb_ref.offset);
+            let further = |before: &EbRef| last.eb_ref.offset > before.offset;
+            if self.last.as_ref().is_none_or(further) {
+                self.last = Some(last.eb_ref.clone());
+            }
         }
         ReadBatch { records, next: self.position, state }
     }
@@ -127,16 +164,30 @@ impl Feed for GroupFeed {
     fn next(&mut self, limit: ReadLimit) -> BoxFuture<'_, Result<ReadBatch>> {
         Box::pin(self.read(limit))
     }
+
+    fn reopen(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.member = self.place.join().await?;
+            *self.told.lock() = Arc::clone(&self.member);
+            if matches!(self.phase, Phase::New) {
+                // What an answer that was lost has handed out lies behind everything that was handed on.
+                self.phase = Phase::Pending(self.last.clone());
+            }
+            Ok(())
+        })
+    }
 }
 
-struct GroupTell(Arc<dyn GroupMember>);
+struct GroupTell(Told);
 
 impl Tell for GroupTell {
     fn done<'a>(&'a self, records: &'a [EbRef]) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.0.acknowledge(records).await.map(drop) })
+        let member = Arc::clone(&*self.0.lock());
+        Box::pin(async move { member.acknowledge(records).await.map(drop) })
     }
 
     fn keep<'a>(&'a self, records: &'a [EbRef]) -> BoxFuture<'a, Result<()>> {
-        self.0.keep(records)
+        let member = Arc::clone(&*self.0.lock());
+        Box::pin(async move { member.keep(records).await })
     }
 }

@@ -41,6 +41,9 @@ pub(crate) trait Feed: Send {
 
     /// As [`Cursor::next`](eb_contract::Cursor::next). Dropping the future loses nothing.
     fn next(&mut self, limit: ReadLimit) -> BoxFuture<'_, Result<ReadBatch>>;
+
+    /// Opens the source anew where this stands. Dropping the future, or an error, leaves it as it was.
+    fn reopen(&mut self) -> BoxFuture<'_, Result<()>>;
 }
 
 /// Tells a source what became of its records.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eb_consumer::{BuildError, ConsumerBuilder, ConsumerSource, OnTheirOwn, Ordering, RunningConsumer};
 use eb_contract::{
-    BoxFuture, BusIncarnation, ConsumerName, Delivery, DeliveryLimit, EbRef, Error, ErrorKind,
+    BoxFuture, BusIncarnation, ConsumerName, Delivery, DeliveryLimit, EbRef, Effect, Error, ErrorKind,
     EventBusGroups, EventBusReader, EventBusReaderExt, GroupBacklog, GroupMember, PartitionId, Record,
     Result, StartAt, Topic,
 };
@@ -27,6 +27,10 @@ struct Groups {
 struct State {
     partitions: BTreeMap<u32, Group>,
     refuse_acks: bool,
+    /// Members that joined in an earlier one are worth nothing.
+    generation: u64,
+    /// The next answer with new records is lost, and the generation over.
+    lose_next: bool,
     claimed: u64,
 }
 
@@ -41,6 +45,7 @@ struct Member {
     incarnation: BusIncarnation,
     partition: u32,
     name: String,
+    generation: u64,
 }
 
 fn offset(record: &EbRef) -> u64 {
@@ -54,6 +59,14 @@ impl Groups {
 
     fn source(&self) -> ConsumerSource {
         ConsumerSource::Groups { groups: Arc::new(self.clone()), reader: Arc::new(self.bus.reader()) }
+    }
+
+    /// Whether this answer is lost.
+    fn loses(&self) -> bool {
+        let mut state = self.state.lock();
+        let loses = std::mem::take(&mut state.lose_next);
+        state.generation += u64::from(loses);
+        loses
     }
 
     fn left(&self) -> usize {
@@ -75,8 +88,13 @@ impl EventBusGroups for Groups {
     ) -> BoxFuture<'a, Result<Box<dyn GroupMember>>> {
         Box::pin(async move {
             let incarnation = self.bus.reader().partitions(topic).await?.incarnation;
-            let member =
-                Member { groups: self.clone(), incarnation, partition: partition.0, name: member.to_owned() };
+            let member = Member {
+                groups: self.clone(),
+                incarnation,
+                partition: partition.0,
+                name: member.to_owned(),
+                generation: self.state.lock().generation,
+            };
             Ok(Box::new(member) as Box<dyn GroupMember>)
         })
     }
@@ -99,7 +117,15 @@ impl EventBusGroups for Groups {
     }
 }
 
+fn poisoned() -> Error {
+    Error::new(ErrorKind::Poisoned, "test", "the connection is worth nothing").with_effect(Effect::Unknown)
+}
+
 impl Member {
+    fn check(&self) -> Result<()> {
+        if self.groups.state.lock().generation == self.generation { Ok(()) } else { Err(poisoned()) }
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut Group) -> T) -> T {
         work(self.groups.state.lock().partitions.entry(self.partition).or_default())
     }
@@ -148,6 +174,7 @@ impl GroupMember for Member {
 
     fn next(&self, limit: DeliveryLimit) -> BoxFuture<'_, Result<Vec<Delivery>>> {
         Box::pin(async move {
+            self.check()?;
             let until = Instant::now() + limit.wait.min(Duration::from_millis(20));
             loop {
                 let from = self.with(|g| g.next);
@@ -166,6 +193,9 @@ impl GroupMember for Member {
                     }
                     fresh
                 });
+                if !fresh.is_empty() && self.groups.loses() {
+                    return Err(poisoned());
+                }
                 if !fresh.is_empty() || Instant::now() >= until {
                     return Ok(fresh.into_iter().map(|record| Delivery { record, deliveries: 1 }).collect());
                 }
@@ -176,6 +206,7 @@ impl GroupMember for Member {
 
     fn acknowledge<'a>(&'a self, records: &'a [EbRef]) -> BoxFuture<'a, Result<u64>> {
         Box::pin(async move {
+            self.check()?;
             if self.groups.state.lock().refuse_acks {
                 return Err(outage());
             }
@@ -284,4 +315,32 @@ async fn without_an_order_several_workers_share_a_partition_and_the_dead_ones_re
     let refused = world.builder().ordering(Ordering::Unordered).otherwise(|_| async { Ok(()) }).build();
     let Err(BuildError { what, .. }) = refused else { panic!("a log has an order") };
     assert!(what.contains("unordered takes a source with groups"), "{what}");
+}
+
+#[tokio::test]
+async fn a_member_that_has_to_join_anew_gets_what_it_was_handed_unseen_also_while_a_key_is_tried_again_for_ever()
+ {
+    let world = World::new(1).await;
+    let groups = Groups::new(&world);
+    let stuck = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let flag = Arc::clone(&stuck);
+    let worker = world
+        .start(world.builder().source(groups.source()), move |event| {
+            if event.partition_key().as_str() == "k0" && flag.load(std::sync::atomic::Ordering::SeqCst) {
+                return Err(transient());
+            }
+            Ok(())
+        })
+        .await;
+    world.publish(0, 6, 2).await;
+    world.seen.until(3).await;
+    groups.state.lock().lose_next = true;
+    world.publish(6, 6, 2).await;
+    world.seen.until(6).await;
+    assert_eq!(groups.state.lock().generation, 1, "an answer was lost");
+    stuck.store(false, std::sync::atomic::Ordering::SeqCst);
+    until("every acknowledgement", || async { groups.left() == 0 }).await;
+    worker.shutdown().await.unwrap();
+    world.seen.assert_all_in_order(12, 2);
+    assert!(world.seen.look().done.values().all(|n| *n == 1), "nothing is handled twice");
 }

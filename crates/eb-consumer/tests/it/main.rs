@@ -7,6 +7,7 @@ mod chaos;
 mod groups;
 mod handling;
 mod letters;
+mod reopening;
 mod sharing;
 mod support;
 mod transactions;

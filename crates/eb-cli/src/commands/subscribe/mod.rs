@@ -41,8 +41,13 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Subscribe) -> Outco
             From::Latest => StartAt::Latest,
             From::Time(at) => StartAt::Timestamp(at),
         })
-        .limits(Limits { concurrency: usize::from(args.concurrency), ..Limits::default() })
-        .leases(LeasePolicy { grace: Duration::from_secs(args.grace), ..LeasePolicy::default() })
+        // `--timeout` is the time limit, and the keeper's: see `exec`.
+        .limits(Limits {
+            concurrency: usize::from(args.concurrency),
+            handler_time: None,
+            ..Limits::default()
+        })
+        .leases(leases(args))
         .retry(retries(args));
     for topic in &args.topic {
         builder = builder.topic(topic.clone());
@@ -100,6 +105,16 @@ pub(crate) async fn run(ui: &mut Ui, global: &Global, args: &Subscribe) -> Outco
         &json!({ "handled": handled, "dead_letters": open }),
     );
     Ok(if open > before { Exit::Quarantined } else { Exit::Done })
+}
+
+fn leases(args: &Subscribe) -> LeasePolicy {
+    let (usual, time_to_live) = (LeasePolicy::default(), Duration::from_secs(args.lease));
+    LeasePolicy {
+        time_to_live,
+        heartbeat: usual.heartbeat.min(time_to_live / 4),
+        grace: Duration::from_secs(args.grace),
+        ..usual
+    }
 }
 
 fn retries(args: &Subscribe) -> RetryPolicy {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+#[cfg(not(unix))]
+use eb_consumer::Hold;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -45,6 +47,8 @@ pub(super) enum Ended {
     NotStarted(String),
     /// It was killed.
     TimedOut,
+    /// It was killed, or never started: the lease under which it ran was not renewed in time.
+    LeaseOver,
 }
 
 /// The leaders of the process groups that are running.
@@ -58,7 +62,7 @@ impl Groups {
     }
 
     #[cfg(not(unix))]
-    pub(super) async fn run(&self, spec: &Spec, job: Job) -> Ended {
+    pub(super) async fn run(&self, spec: &Spec, job: Job, _hold: Option<Hold>) -> Ended {
         run(spec, job, self, async |_leader| {}).await
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::command::Ended;
+use super::moment::Moment;
 
 /// Both ends are the same program; what is longer was never sent by it.
 const LONGEST_HEAD: usize = 1 << 20;
@@ -20,6 +21,13 @@ pub(super) enum Order {
     Run {
         id: u64,
         env: Vec<(String, String)>,
+        /// When it is to be killed, unless that is put off.
+        until: Option<Moment>,
+    },
+    /// The lease was renewed.
+    Until {
+        id: u64,
+        until: Moment,
     },
     Kill {
         id: u64,
@@ -81,10 +89,11 @@ mod tests {
     async fn frames_come_as_they_were_written_and_what_is_too_long_is_refused() {
         let mut wire = Vec::new();
         let env = vec![("EB_KEY".to_owned(), "ä\u{1}\"".to_owned())];
-        write(&mut wire, &Order::Run { id: 7, env: env.clone() }, b"{}\n").await.unwrap();
+        write(&mut wire, &Order::Run { id: 7, env: env.clone(), until: None }, b"{}\n").await.unwrap();
         write(&mut wire, &Order::Kill { id: 7 }, b"").await.unwrap();
         let mut from = &wire[..];
-        let Some((Order::Run { id: 7, env: read_env }, body)) = read(&mut from).await.unwrap() else {
+        let Some((Order::Run { id: 7, env: read_env, until: None }, body)) = read(&mut from).await.unwrap()
+        else {
             panic!("another frame")
         };
         assert_eq!((read_env, &body[..]), (env, &b"{}\n"[..]));

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::command::{self, Groups, Job, Spec};
+use super::command::{self, Ended, Groups, Job, Spec};
 use super::frame::{self, News, Order};
+use super::moment::Moment;
 
 /// The first argument that makes this program a keeper. Nobody types it: it is not in the help.
 pub(super) const WORD: &str = "keep-commands";
@@ -66,6 +67,33 @@ fn heed_no_signals() -> io::Result<[Signal; 3]> {
     Ok([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?])
 }
 
+/// A command that runs.
+struct Kept {
+    task: AbortHandle,
+    /// When it is to be killed.
+    until: watch::Sender<Option<Moment>>,
+}
+
+/// Until the moment has come, put off as often as it may be.
+async fn over(mut until: watch::Receiver<Option<Moment>>) {
+    loop {
+        let left = until.borrow_and_update().map(Moment::left);
+        let passed = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! { biased;
+            put_off = until.changed() => if put_off.is_err() {
+                // Its end is on its way.
+                std::future::pending().await
+            },
+            () = passed => return,
+        }
+    }
+}
+
 async fn serve(spec: Spec, wire: UnixStream) -> io::Result<()> {
     let _unheeded = heed_no_signals()?;
     let (mut from, mut to) = tokio::net::UnixStream::from_std(wire)?.into_split();
@@ -77,25 +105,35 @@ async fn serve(spec: Spec, wire: UnixStream) -> io::Result<()> {
         }
     });
     let (spec, groups) = (Arc::new(spec), Groups::default());
-    let running: Arc<Mutex<HashMap<u64, AbortHandle>>> = Arc::default();
+    let running: Arc<Mutex<HashMap<u64, Kept>>> = Arc::default();
     let ended = loop {
         match frame::read(&mut from).await {
-            Ok(Some((Order::Run { id, env }, envelope))) => {
+            Ok(Some((Order::Run { id, env, until }, envelope))) => {
                 let job = Job { env, envelope: envelope.into() };
                 let (spec, groups, tell) = (Arc::clone(&spec), groups.clone(), tell.clone());
                 let all = Arc::clone(&running);
+                let (until, ends) = watch::channel(until);
                 // One thread: it does not run before it stands in the list.
                 let task = tokio::spawn(async move {
                     let started = async |leader| drop(tell.send(News::Started { id, leader }).await);
-                    let ended = command::run(&spec, job, &groups, started).await;
+                    // Dropped where it is, a command is killed with its group.
+                    let ended = tokio::select! { biased;
+                        () = over(ends) => Ended::LeaseOver,
+                        ended = command::run(&spec, job, &groups, started) => ended,
+                    };
                     all.lock().remove(&id);
                     let _ = tell.send(News::Ended { id, ended }).await;
                 });
-                running.lock().insert(id, task.abort_handle());
+                running.lock().insert(id, Kept { task: task.abort_handle(), until });
+            }
+            Ok(Some((Order::Until { id, until }, _))) => {
+                if let Some(kept) = running.lock().get(&id) {
+                    kept.until.send_replace(Some(until));
+                }
             }
             Ok(Some((Order::Kill { id }, _))) => {
-                if let Some(task) = running.lock().remove(&id) {
-                    task.abort();
+                if let Some(kept) = running.lock().remove(&id) {
+                    kept.task.abort();
                 }
             }
             Ok(None) => break Ok(()),

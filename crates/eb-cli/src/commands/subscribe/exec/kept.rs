@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use eb_consumer::Hold;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,11 +23,15 @@ use tokio::sync::{mpsc, oneshot};
 use super::command::{Ended, Job, Spec, kill_group};
 use super::frame::{self, News, Order};
 use super::keeper;
+use super::moment::Moment;
 
 /// How many orders may wait to be written. The place of each one's `Kill` is kept with its `Run`.
 const ORDERS: usize = 4096;
 /// How long the keeper may take to kill everything when we leave at once.
 const LEAVING: Duration = Duration::from_secs(5);
+
+/// How long before the end of a lease its commands are killed: what the keeper may take to wake up and do it.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// The keeper of our commands: started with the first of them, and anew when it has ended.
 #[derive(Clone, Default)]
@@ -42,10 +47,10 @@ impl Keeper {
         }
     }
 
-    /// Runs a command to its end. Dropping the future kills it.
-    pub(super) async fn run(&self, spec: &Spec, job: Job) -> Ended {
+    /// Runs a command to its end, or to the end of the lease that `hold` speaks of. Dropping the future kills it.
+    pub(super) async fn run(&self, spec: &Spec, job: Job, hold: Option<Hold>) -> Ended {
         match self.line(spec) {
-            Ok(line) => line.run(job).await,
+            Ok(line) => line.run(job, hold).await,
             Err(e) => Ended::NotStarted(format!("cannot start the process that keeps commands: {e}")),
         }
     }
@@ -98,7 +103,7 @@ impl Line {
         self.waiting.0.lock().is_some()
     }
 
-    async fn run(&self, job: Job) -> Ended {
+    async fn run(&self, job: Job, mut hold: Option<Hold>) -> Ended {
         let gone = || {
             Ended::NotStarted(
                 "the process that keeps commands has ended, and its commands with it".to_owned(),
@@ -110,14 +115,22 @@ impl Line {
         else {
             return gone();
         };
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         match &mut *self.waiting.0.lock() {
             Some(waiting) => waiting.insert(id, Ordered { leader: None, answer }),
             None => return gone(),
         };
         let _unless_dropped = KillOnDrop { id, kill: Some(kill), waiting: &self.waiting };
-        order.send((Order::Run { id, env: job.env }, job.envelope));
-        answered.await.unwrap_or_else(|_| gone())
+        let until = hold.as_ref().map(|hold| killed_at(hold.ends()));
+        order.send((Order::Run { id, env: job.env, until }, job.envelope));
+        loop {
+            let ends = tokio::select! { biased;
+                ended = &mut answered => return ended.unwrap_or_else(|_| gone()),
+                ends = renewed(&mut hold) => ends,
+            };
+            // Where nobody takes it any more, the answer tells.
+            let _ = self.orders.send((Order::Until { id, until: killed_at(ends) }, Bytes::new())).await;
+        }
     }
 
     /// Ends the connection, and waits until the keeper has: it kills everything first.
@@ -127,6 +140,18 @@ impl Line {
         let patience = Timespec { tv_sec: LEAVING.as_secs().cast_signed(), tv_nsec: 0 };
         let _ = poll(&mut [PollFd::new(&self.wire, PollFlags::empty())], Some(&patience));
     }
+}
+
+async fn renewed(hold: &mut Option<Hold>) -> Instant {
+    match hold {
+        Some(hold) => hold.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When the commands of a lease that ends then are killed, unless it is renewed.
+fn killed_at(ends: Instant) -> Moment {
+    Moment::before(ends, MARGIN)
 }
 
 /// Has a command killed, unless its end was told.

@@ -17,17 +17,28 @@
 //! eight at once 1.6 and 1.2 ms (medians of three runs in turn; unoptimised, two busy cores).
 //!
 //! # Protocol
-//! Frames in both directions ([`frame`]): `Run` with the environment and the envelope, `Kill`; back come `Started` with the group's leader
-//! and `Ended` with what became of it. The keeper leads a process group of its own and does not heed SIGINT, SIGTERM and
+//! Frames in both directions ([`frame`]): `Run` with the environment, the envelope and the moment until which the lease allows it, `Until` with a
+//! later moment each time the lease is renewed, `Kill`; back come `Started` with the group's leader and `Ended` with what became of it. The keeper leads a process group of its own and does not heed SIGINT, SIGTERM and
 //! SIGHUP: it ends with its connection.
 //!
 //! # Who ends how
 //! | what ends | what becomes of the commands |
 //! |---|---|
 //! | `eb`, by any signal or crash | killed with their groups, before anybody can take the lease |
+//! | nothing, but `eb` is stopped (SIGSTOP, Ctrl-Z) or hangs, and renews no lease | killed by the keeper half a second before the lease ends; what it is still ordered to run is not started |
 //! | a handler's future (the lease is lost, grace is over) | its command is killed with its group |
 //! | the keeper, killed by hand | those that it told of are killed by us, and tried again by a new keeper |
 //! | a command | what it left running in its group goes on; its group is forgotten |
+//!
+//! So no command runs beside one of the next holder of its partition, however `eb` ended or hangs, as long as the keeper runs: the lease's end is
+//! counted on the machine's monotonic clock from before it was asked for, and is the keeper's to watch. Not covered: the keeper itself is stopped,
+//! or gets no processor for half a second at that moment; the machine sleeps or is halted as a whole, for as long as it takes the keeper
+//! to wake up after it; the clocks of this machine and of the store of leases run at different rates.
+//!
+//! # Time limits
+//! `--timeout` is the one limit of a command, counted by the keeper from its start; when it is over the command is killed with its group, and the attempt has
+//! failed once that is done. The consumer's own limit ([`Limits::handler_time`](eb_consumer::Limits::handler_time)) stays off: it would count the
+//! way to the keeper, too, and let the next attempt begin while the command is still being killed.
 //!
 //! What starts a process group of its own, or a session, is not followed. Where there are no process groups (Windows) there is
 //! no keeper: commands are our children, and a killed `eb` leaves them behind.
@@ -39,6 +50,8 @@ mod frame;
 pub(crate) mod keeper;
 #[cfg(unix)]
 mod kept;
+#[cfg(unix)]
+mod moment;
 
 use std::time::Duration;
 
@@ -76,7 +89,7 @@ impl Runner {
     /// Runs it to its end. Dropping the future kills it, with its children.
     pub(crate) async fn run(&self, event: RawEvent) -> HandlerResult {
         let job = Job { env: self.variables(&event), envelope: Bytes::copy_from_slice(event.bytes()) };
-        self.judge(self.running.run(&self.spec, job).await)
+        self.judge(self.running.run(&self.spec, job, event.hold().cloned()).await)
     }
 
     fn variables(&self, event: &RawEvent) -> Vec<(String, String)> {
@@ -106,6 +119,11 @@ impl Runner {
                 let limit = self.spec.timeout.unwrap_or_default().as_secs();
                 let what = format!("it ran longer than {limit} s and was killed");
                 return Err(HandlerError::transient(what));
+            }
+            Ended::LeaseOver => {
+                return Err(HandlerError::transient(
+                    "its partition's lease was not renewed in time, and it was killed",
+                ));
             }
         };
         let with = |what: String| if said.is_empty() { what } else { format!("{what}: {said}") };
