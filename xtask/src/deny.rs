@@ -21,6 +21,7 @@ pub(crate) fn run() -> Outcome {
             .args(["install", "--quiet", "--locked", "--debug", "--root"])
             .arg(&tools)
             .arg(format!("cargo-deny@{VERSION}"))
+            .env("CARGO_NET_RETRY", "10")
             .status()?;
         if !status.success() {
             return Err("cargo-deny could not be installed: see above".into());

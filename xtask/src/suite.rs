@@ -115,6 +115,9 @@ impl Reader {
                 .failures
                 .push(line.trim_end_matches("... FAILED").trim_start_matches("test ").trim().to_owned());
             writeln!(out, "  {line}")?;
+        } else if line.ends_with(" has been running for over 60 seconds") {
+            // Where a run is stopped from outside, this tells who was still at it.
+            writeln!(out, "  {line}")?;
         } else if is_note(line) {
             summary.notes.push(line.to_owned());
         }
@@ -180,6 +183,15 @@ mod tests {
         let line = "test result: FAILED. 21 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.21s";
         assert_eq!(closing_line(line), Some(Counts { passed: 21, failed: 2, ignored: 1, filtered: 3 }));
         assert_eq!(closing_line("test names::x ... ok"), None);
+    }
+
+    #[test]
+    fn a_test_that_takes_long_is_shown_while_it_runs() {
+        let mut shown = Vec::new();
+        for line in ["test a ... ok", "test b has been running for over 60 seconds"] {
+            Reader::default().take(line, &mut Summary::default(), &mut shown).unwrap();
+        }
+        assert_eq!(shown, b"  test b has been running for over 60 seconds\n");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The servers that all test binaries share for one run of the suites.
 
 use eb_testkit::services::{
-    self, KINESIS_URL_VARIABLE, KinesisLocal, KinesisLocalOptions, LOCALSTACK_URL_VARIABLE, LocalStack,
-    PG_URL_VARIABLE, Postgres, PostgresOptions, REDIS_URL_VARIABLE, Redis, RedisOptions,
+    self, KINESIS_URL_VARIABLE, KinesisLocal, LOCALSTACK_URL_VARIABLE, LocalStack, PG_URL_VARIABLE, Postgres,
+    PostgresOptions, REDIS_URL_VARIABLE, Redis, RedisOptions,
 };
 
 /// A service that suites need.
@@ -27,7 +27,7 @@ const NEEDS: [Need; 4] = [
     Need {
         name: "kinesis-local",
         variable: KINESIS_URL_VARIABLE,
-        start: || KinesisLocal::start(&KinesisLocalOptions::default()).map(Server::KinesisLocal),
+        start: || KinesisLocal::start(&services::hurried()).map(Server::KinesisLocal),
         packages: &["eb-kinesis"],
         tests: &["kinesis_local"],
     },

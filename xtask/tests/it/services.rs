@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use eb_testkit::services::{PgWire, RedisReply, RedisWire};
+use eb_testkit::services::{PgWire, RedisReply, RedisWire, free_port};
 use tempfile::TempDir;
 
 struct Place {
@@ -108,15 +108,11 @@ fn postgres_port(shown: &str) -> u16 {
     port.strip_suffix("/event_bus").unwrap().parse().unwrap()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{what} does not come");
-        std::thread::yield_now();
+        assert!(start.elapsed() < Duration::from_secs(120), "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -129,7 +125,7 @@ fn gone(port: u16, folder: &Path) {
 fn postgres_held_in_the_foreground_ends_with_ctrl_c_and_with_a_kill() {
     let place = Place::new();
     for (signal, code) in [("-INT", Some(0)), ("-TERM", Some(0)), ("-KILL", None)] {
-        let asked = free_port();
+        let asked = free_port().unwrap();
         let args = ["up", "--native", "--only", "postgres", "--postgres-port", &asked.to_string()];
         let held = Held::start(&place, &args);
         let port = postgres_port(&held.shown);
@@ -146,7 +142,7 @@ fn postgres_held_in_the_foreground_ends_with_ctrl_c_and_with_a_kill() {
 fn postgres_left_running_is_found_again_until_it_is_taken_down() {
     let place = Place::new();
     let up = ["up", "--native", "--only", "postgres", "--detach", "--postgres-port"];
-    let port = free_port().to_string();
+    let port = free_port().unwrap().to_string();
     let args = [&up[..], &[port.as_str()]].concat();
     let first = place.run(&args);
     assert!(first.status.success(), "{first:?}");
@@ -163,7 +159,7 @@ fn postgres_left_running_is_found_again_until_it_is_taken_down() {
 #[test]
 fn redis_held_and_left_running_syncs_before_it_answers_and_is_gone_when_it_is_taken_down() {
     let place = Place::new();
-    let port = free_port();
+    let port = free_port().unwrap();
     let args = ["up", "--native", "--only", "redis", "--redis-port", &port.to_string()];
     let held = Held::start(&place, &args);
     assert!(

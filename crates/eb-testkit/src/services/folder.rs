@@ -3,7 +3,7 @@
 //! A folder's `record` has one `key=value` line for each fact: the service, its process (id and start time, so that a
 //! reused id is not taken for it), its owner (likewise; none for a server that was left running on purpose), its port.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -158,7 +158,8 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// Stops servers whose owner is gone and removes their folders. Gives back what was stopped or removed.
+/// Stops servers whose owner is gone and removes their folders. Gives back what was stopped or removed. While another
+/// process does so, this does nothing; what cannot be removed is said, and left to the next time.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -169,21 +170,31 @@ pub fn clean_orphans() -> Result<Vec<String>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(ServiceError::new(format!("read {}: {e}", run.display()))),
     };
+    // Two that remove one folder are in each other's way.
+    let lock = root().join("run.lock");
+    let lock = File::create(&lock).during(|| format!("open {}", lock.display()))?;
+    if lock.try_lock().is_err() {
+        return Ok(Vec::new());
+    }
     let mut cleaned = Vec::new();
     for folder in entries.filter_map(|e| e.ok().map(|e| e.path())) {
-        let Some(record) = Record::read(&folder) else {
-            if maker_is_gone(&folder) {
-                remove(&folder)?;
-                cleaned.push(folder.display().to_string());
+        let orphaned = match Record::read(&folder) {
+            None => maker_is_gone(&folder),
+            Some(record) => {
+                let orphaned = record.owner.as_ref().is_some_and(|owner| !owner.is_alive());
+                if orphaned && record.server.is_alive() {
+                    record.stop(&folder);
+                }
+                orphaned
             }
-            continue;
         };
-        if record.owner.as_ref().is_some_and(|owner| !owner.is_alive()) {
-            if record.server.is_alive() {
-                record.stop(&folder);
-            }
-            remove(&folder)?;
-            cleaned.push(folder.display().to_string());
+        if !orphaned {
+            continue;
+        }
+        match remove(&folder) {
+            Ok(()) => cleaned.push(folder.display().to_string()),
+            // The guardian may be at it, too.
+            Err(e) => eprintln!("services: {e}"),
         }
     }
     Ok(cleaned)

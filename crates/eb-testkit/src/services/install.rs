@@ -3,21 +3,22 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::{During, Result, ServiceError, folder};
+
+/// Before a download is tried again. Registries and mirrors have bad moments, and seldom bad minutes.
+const PAUSES: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(15), Duration::from_secs(45)];
 
 /// Installs `name` by `work` unless it is complete; several processes may ask at once. Gives back its folder.
 pub(crate) fn once(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let all = folder::root().join("installed");
-    fs::create_dir_all(&all).during(|| format!("make {}", all.display()))?;
     let target = all.join(name);
     let complete = target.join("complete");
     if complete.exists() {
         return Ok(target);
     }
-    let lock = all.join(format!("{name}.lock"));
-    let lock = File::create(&lock).during(|| format!("open {}", lock.display()))?;
-    lock.lock().during(|| format!("wait for another installation of {name}"))?;
+    let _alone = alone(&all, name)?;
     if complete.exists() {
         return Ok(target);
     }
@@ -28,6 +29,77 @@ pub(crate) fn once(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> Result
     work(&target)?;
     fs::write(&complete, "").during(|| format!("write {}", complete.display()))?;
     Ok(target)
+}
+
+/// Waits until nobody else installs this. The answer is to be kept until the installation is over.
+fn alone(folder: &Path, name: &str) -> Result<File> {
+    fs::create_dir_all(folder).during(|| format!("make {}", folder.display()))?;
+    let lock = folder.join(format!("{name}.lock"));
+    let lock = File::create(&lock).during(|| format!("open {}", lock.display()))?;
+    lock.lock().during(|| format!("wait for another installation of {name}"))?;
+    Ok(lock)
+}
+
+/// What `find` finds; where it finds nothing, a Debian package is installed first, if this process may.
+///
+/// # Errors
+/// What was `missing`, with the advice, where nothing can be installed from here; and what apt said.
+pub(crate) fn found_or_by_apt<T>(
+    find: impl Fn() -> Option<T>,
+    package: &str,
+    missing: &str,
+    advice: &str,
+) -> Result<T> {
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    if !folder::is_root() || !Path::new("/usr/bin/apt-get").exists() {
+        return Err(ServiceError::new(format!("{missing}; {advice}")));
+    }
+    // One at a time: apt does not wait for another one that fetches its lists.
+    let _alone = alone(&folder::root().join("installed"), "apt")?;
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    eprintln!("services: installing the Debian package {package}");
+    let apt = |args: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive");
+        // The package would start a server of the machine's own.
+        apt.env("RUNLEVEL", "1");
+        apt.args(["-q", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=600"]).args(args);
+        download(&mut apt, advice)
+    };
+    apt(&["update"])?;
+    apt(&["install", "-y", "--no-install-recommends", package])?;
+    find().ok_or_else(|| ServiceError::new(format!("apt installed {package}, but {missing}; {advice}")))
+}
+
+/// Runs a step of an installation that fetches something, again after a pause if it fails.
+pub(crate) fn download(command: &mut Command, advice: &str) -> Result<()> {
+    again(command, advice, &PAUSES)
+}
+
+fn again(command: &mut Command, advice: &str, pauses: &[Duration]) -> Result<()> {
+    for pause in pauses {
+        match run(command, advice) {
+            Ok(()) => return Ok(()),
+            // What is not there will not be there later.
+            Err(e) if which(command).is_none() => return Err(e),
+            Err(e) => eprintln!("services: {e}; trying again in {} s", pause.as_secs()),
+        }
+        std::thread::sleep(*pause);
+    }
+    let tries = pauses.len() + 1;
+    run(command, advice).map_err(|e| ServiceError::new(format!("{e} (tried {tries} times)")))
+}
+
+/// Where the program of a command lies.
+fn which(command: &Command) -> Option<PathBuf> {
+    let program = Path::new(command.get_program());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // An absolute path replaces the folder that it is joined to.
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 /// Runs a step of an installation to its end.
@@ -57,7 +129,7 @@ pub(crate) fn npm(prefix: &Path, package: &str, version: &str) -> Result<PathBuf
     let mut command = Command::new("npm");
     command.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--save-exact", "--prefix"]);
     command.arg(prefix).arg(format!("{package}@{version}"));
-    run(&mut command, NODE)?;
+    download(&mut command, NODE)?;
     Ok(prefix.join("node_modules").join(package))
 }
 
@@ -71,6 +143,23 @@ mod tests {
         let text = failed.unwrap_err().to_string();
         assert!(text.contains("no such thing") && text.ends_with("install it"), "{text}");
         let missing = run(&mut Command::new("eb-no-such-program"), "install it");
+        assert!(missing.unwrap_err().to_string().ends_with("install it"));
+    }
+
+    #[test]
+    fn a_download_that_fails_at_first_is_tried_again_and_one_that_never_works_says_how_often() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut third = Command::new("sh");
+        third.args(["-c", "echo x >> tries; [ $(wc -l < tries) = 3 ]"]).current_dir(folder.path());
+        again(&mut third, "wait", &[Duration::ZERO; 2]).unwrap();
+        let never = again(&mut third, "wait", &[Duration::ZERO; 2]).unwrap_err().to_string();
+        assert!(never.ends_with("wait (tried 3 times)"), "{never}");
+        assert_eq!(fs::read_to_string(folder.path().join("tries")).unwrap().lines().count(), 6);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_not_tried_again() {
+        let missing = again(&mut Command::new("eb-no-such-program"), "install it", &[Duration::MAX]);
         assert!(missing.unwrap_err().to_string().ends_with("install it"));
     }
 }

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use super::daemon::{Daemon, Signal};
+use super::daemon::{Daemon, Paused, Signal};
 use super::folder::{self, ProcessName, Record};
 use super::{PATIENCE, Result, ServiceError, free_port, http, install, poll_until, port_for};
 
@@ -68,6 +67,12 @@ impl KinesisLocal {
         Ok(engine)
     }
 
+    /// The port on the loopback interface; it stays the same through restarts.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its endpoint, the same through restarts.
     #[must_use]
     pub fn url(&self) -> String {
@@ -80,6 +85,15 @@ impl KinesisLocal {
     /// When it does not end.
     pub fn stop(&mut self, signal: Signal) -> Result<()> {
         self.daemon.take().map_or(Ok(()), |daemon| daemon.stop(signal))
+    }
+
+    /// Halts it until the answer is dropped: it takes connections in, and answers nobody. Its streams stay.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn pause(&self) -> Result<Paused> {
+        let running = self.daemon.as_ref();
+        running.ok_or_else(|| ServiceError::new("kinesis-local is not running"))?.pause()
     }
 
     /// Starts it again on the same port.
@@ -120,7 +134,7 @@ impl KinesisLocal {
         }
         command.envs(self.options.environment.iter().map(|(k, v)| (k, v)));
         let mut daemon = Daemon::start(&mut command, &self.folder, Signal::Term, self.remove)?;
-        record("kinesis-local", &daemon, &self.folder, &self.url())?;
+        record("kinesis-local", &mut daemon, &self.folder, &self.url())?;
         poll_until("kinesis-local", PATIENCE, || {
             daemon.check_alive("kinesis-local")?;
             Ok(http(self.port, "GET", "/healthcheck", None).filter(|a| a.status == 200))
@@ -141,11 +155,11 @@ impl Drop for KinesisLocal {
 }
 
 /// Writes down a server that this process owns.
-pub(crate) fn record(service: &str, daemon: &Daemon, folder: &Path, url: &str) -> Result<()> {
-    // A node that cannot be started is there for a moment before it fails.
-    let server = poll_until(service, Duration::from_secs(5), || Ok(ProcessName::of(daemon.pid())));
-    let server =
-        server.map_err(|_| ServiceError::new(format!("{service} ended at once: {}", daemon.log_end())))?;
+pub(crate) fn record(service: &str, daemon: &mut Daemon, folder: &Path, url: &str) -> Result<()> {
+    let server = poll_until(service, PATIENCE, || {
+        daemon.check_alive(service)?;
+        Ok(ProcessName::of(daemon.pid()))
+    })?;
     let owner = ProcessName::of(std::process::id());
     Record { service: service.to_owned(), server, owner, url: url.to_owned() }.write(folder)
 }

@@ -49,7 +49,7 @@ impl LocalStack {
             fs::write(&lock, LOCK_FILE).during(|| format!("write {}", lock.display()))?;
             let mut pip = Command::new(venv.join("bin/pip"));
             pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r"]).arg(&lock);
-            install::run(&mut pip, advice)?;
+            install::download(&mut pip, advice)?;
             install::npm(&target.join("lib/kinesis-local").join(ENGINE), "kinesis-local", ENGINE).map(drop)
         })
     }
@@ -145,22 +145,27 @@ impl LocalStack {
             ("PYTHONUNBUFFERED", "1"),
         ]);
         let mut daemon = Daemon::start(&mut command, &self.folder, Signal::Term, self.remove)?;
-        record("localstack", &daemon, &self.folder, &self.url())?;
+        record("localstack", &mut daemon, &self.folder, &self.url())?;
         poll_until("LocalStack", PATIENCE, || {
             daemon.check_alive("LocalStack")?;
             Ok(http(self.port, "GET", "/_localstack/health", None).filter(|a| a.status == 200))
         })?;
-        // The first call starts the engine: one that cannot be started is to be named here.
-        let answer = call_kinesis(self.port, "ListStreams", PATIENCE);
-        if answer.as_ref().is_none_or(|answer| answer.status != 200) {
-            let said = answer.map_or_else(|| "no answer".to_owned(), |answer| answer.body);
-            let log = daemon.log_end();
-            return Err(ServiceError::new(format!(
-                "LocalStack cannot start its Kinesis engine: {said}: {log}"
-            )));
+        // The first call starts the engine: one that cannot be started is to be named here. On a busy machine LocalStack may
+        // itself have waited for it in vain, and tries again with the next call.
+        let mut said = "no answer".to_owned();
+        for _ in 0..3 {
+            daemon.check_alive("LocalStack")?;
+            match call_kinesis(self.port, "ListStreams", PATIENCE) {
+                Some(answer) if answer.status == 200 => {
+                    self.daemon = Some(daemon);
+                    return Ok(());
+                }
+                Some(answer) => said = answer.body,
+                None => {}
+            }
         }
-        self.daemon = Some(daemon);
-        Ok(())
+        let log = daemon.log_end();
+        Err(ServiceError::new(format!("LocalStack cannot start its Kinesis engine: {said}: {log}")))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Real services without containers, for tests, benchmarks and development.
 //!
 //! # What runs, and where
-//! A server's files lie in a folder of its own under `target/services/` ([`folder`]); its port is one that was free.
+//! A server's files lie in a folder of its own under `target/services/` ([`folder`]); its port is one that nobody else is
+//! given meanwhile ([`free_port`]).
 //! What must be installed for it (a Python environment, an npm package) lies beside, is installed once and shared.
 //!
 //! ```text
@@ -36,12 +37,12 @@ mod install;
 mod kinesis_local;
 mod localstack;
 mod pg_wire;
+mod ports;
 mod postgres;
 mod redis;
 mod shared;
 
 use std::fmt;
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 pub use daemon::{Paused, Signal};
@@ -49,15 +50,17 @@ pub use http::{HttpAnswer, http};
 pub use kinesis_local::{KinesisLocal, KinesisLocalOptions};
 pub use localstack::LocalStack;
 pub use pg_wire::{PgWire, SqlError};
+pub use ports::free_port;
+use ports::port_for;
 pub use postgres::{Postgres, PostgresBinaries, PostgresOptions, Stop};
 pub use redis::{Redis, RedisOptions, RedisReply, RedisWire};
 pub use shared::{
     KINESIS_URL_VARIABLE, LOCALSTACK_URL_VARIABLE, PG_URL_VARIABLE, REDIS_URL_VARIABLE, TestDatabase,
-    kinesis_url, localstack_url, postgres_url, redis_url,
+    hurried, kinesis_url, localstack_url, postgres_url, redis_url,
 };
 
-/// How long a server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a server may take until it answers, on a machine that is busy with everything else. One that ends is not waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A service that could not be installed, started or stopped: one line that says what is wrong and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,23 +91,6 @@ trait During<T> {
 impl<T> During<T> for std::io::Result<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|e| ServiceError::new(format!("{}: {e}", what())))
-    }
-}
-
-/// A port of the loopback interface that was free a moment ago.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).during(|| "find a free port".to_owned())?;
-    Ok(listener.local_addr().during(|| "find a free port".to_owned())?.port())
-}
-
-/// The port that was asked for, if nobody has it, or one that is free.
-fn port_for(service: &str, asked: Option<u16>) -> Result<u16> {
-    let Some(port) = asked else { return free_port() };
-    match TcpListener::bind(("127.0.0.1", port)) {
-        Ok(_) => Ok(port),
-        Err(e) => Err(ServiceError::new(format!(
-            "{service} cannot have port {port}: {e}; name another one, or none for one that is free"
-        ))),
     }
 }
 

@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::daemon::{Daemon, Signal};
-use super::folder::{self, ProcessName, Record};
+use super::folder;
+use super::kinesis_local::record;
 use super::{
     During, PATIENCE, PgWire, Result, ServiceError, SqlError, free_port, install, poll_until, port_for,
 };
@@ -55,24 +56,12 @@ impl PostgresBinaries {
     /// # Errors
     /// What to install, where they are neither there nor can be installed from here.
     pub fn find_or_install() -> Result<Self> {
-        if let Some(found) = Self::find() {
-            return Ok(found);
-        }
-        let advice = "install PostgreSQL 13 or newer (Debian and Ubuntu: apt install postgresql, macOS: brew install postgresql)";
-        if !folder::is_root() || !Path::new("/usr/bin/apt-get").exists() {
-            return Err(ServiceError::new(format!("no initdb and postgres were found; {advice}")));
-        }
-        eprintln!("services: installing the Debian package postgresql");
-        install::run(Command::new("apt-get").args(["update", "-q"]), advice)?;
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt.args(["install", "-q", "-y", "--no-install-recommends", "postgresql"]);
-        install::run(&mut apt, advice)?;
-        Self::find().ok_or_else(|| {
-            ServiceError::new(
-                "apt installed postgresql, but initdb and postgres are not where they should be",
-            )
-        })
+        install::found_or_by_apt(
+            Self::find,
+            "postgresql",
+            "no initdb and postgres were found",
+            "install PostgreSQL 13 or newer (Debian and Ubuntu: apt install postgresql, macOS: brew install postgresql)",
+        )
     }
 }
 
@@ -262,14 +251,7 @@ impl Postgres {
         fs::write(&log, "").during(|| format!("write {}", log.display()))?;
         let stop_by = if self.remove { Signal::Quit } else { Signal::Int };
         let mut daemon = Daemon::start(&mut command, &self.folder, stop_by, self.remove)?;
-        let record = Record {
-            service: "postgres".to_owned(),
-            server: ProcessName::of(daemon.pid())
-                .ok_or_else(|| ServiceError::new(format!("Postgres ended at once: {}", daemon.log_end())))?,
-            owner: ProcessName::of(std::process::id()),
-            url: self.url(),
-        };
-        record.write(&self.folder)?;
+        record("postgres", &mut daemon, &self.folder, &self.url())?;
         poll_until("Postgres", PATIENCE, || {
             daemon.check_alive("Postgres")?;
             let answer = PgWire::connect(self.port, USER, "postgres").and_then(|mut c| c.query("SELECT 1"));

@@ -7,13 +7,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use super::daemon::{Daemon, Paused, Signal};
 use super::kinesis_local::record;
-use super::{During, PATIENCE, Result, ServiceError, folder, free_port, install, poll_until, port_for};
+use super::{During, PATIENCE, Result, ServiceError, folder, install, poll_until, port_for};
 
 /// How a server is set up.
 #[derive(Debug, Clone, Default)]
@@ -56,23 +56,12 @@ impl Redis {
             let all = std::env::split_paths(&path).chain(usual).map(|folder| folder.join("redis-server"));
             all.into_iter().find(|program| program.is_file())
         };
-        if let Some(found) = find() {
-            return Ok(found);
-        }
-        let advice = "install Redis 7.0 or newer (Debian and Ubuntu: apt install redis-server, macOS: brew install redis)";
-        if !folder::is_root() || !Path::new("/usr/bin/apt-get").exists() {
-            return Err(ServiceError::new(format!("no redis-server was found; {advice}")));
-        }
-        eprintln!("services: installing the Debian package redis-server");
-        install::run(Command::new("apt-get").args(["update", "-q"]), advice)?;
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        // The package would start a server of the machine's own.
-        apt.env("RUNLEVEL", "1");
-        apt.args(["install", "-q", "-y", "--no-install-recommends", "redis-server"]);
-        install::run(&mut apt, advice)?;
-        find()
-            .ok_or_else(|| ServiceError::new("apt installed redis-server, but it is not where it should be"))
+        install::found_or_by_apt(
+            find,
+            "redis-server",
+            "no redis-server was found",
+            "install Redis 7.0 or newer (Debian and Ubuntu: apt install redis-server, macOS: brew install redis)",
+        )
     }
 
     pub(crate) fn start_in(
@@ -81,10 +70,7 @@ impl Redis {
         options: &RedisOptions,
         remove: bool,
     ) -> Result<Self> {
-        let port = match options.port {
-            Some(port) => port_for("Redis", Some(port))?,
-            None => free_port()?,
-        };
+        let port = port_for("Redis", options.port)?;
         let mut server = Self { binary, folder, port, options: options.clone(), daemon: None, remove };
         let data = server.data();
         fs::create_dir_all(&data).during(|| format!("make {}", data.display()))?;
@@ -175,7 +161,7 @@ impl Redis {
         }
         command.arg("--dir").arg(self.data()).current_dir(self.data());
         let mut daemon = Daemon::start(&mut command, &self.folder, Signal::Term, self.remove)?;
-        record("redis", &daemon, &self.folder, &self.url())?;
+        record("redis", &mut daemon, &self.folder, &self.url())?;
         poll_until("Redis", PATIENCE, || {
             daemon.check_alive("Redis")?;
             let answer = RedisWire::connect(self.port).and_then(|mut wire| wire.send(&["PING"]));

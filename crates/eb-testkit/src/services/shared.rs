@@ -49,8 +49,9 @@ pub fn kinesis_url() -> Result<String> {
     }
 }
 
-/// Suites make hundreds of streams: changes of them settle in 50 ms instead of 500.
-fn hurried() -> KinesisLocalOptions {
+/// How suites want the engine: they make hundreds of streams, so changes of them settle in 50 ms instead of 500.
+#[must_use]
+pub fn hurried() -> KinesisLocalOptions {
     let changes = ["CREATE_STREAM", "DELETE_STREAM", "SPLIT_SHARD", "MERGE_SHARDS"];
     let environment = changes.map(|change| (format!("{change}_DURATION"), "50ms".to_owned()));
     KinesisLocalOptions { environment: environment.into(), ..KinesisLocalOptions::default() }
