@@ -37,8 +37,8 @@ pub struct RolloutSettings {
     pub state: RolloutState,
     /// `lease_ms`: how long a process may write without asking; taken from the register once it is there.
     pub lease: Duration,
-    /// `rest_ms`: how long the new bus rests after it was primary before a planned step makes it primary again; what was given up on there must
-    /// have landed, or never will.
+    /// `rest_ms`: how long a bus rests after it was primary before records are mirrored to it, and the new one before a planned step makes it primary
+    /// again; what was given up on there, or sent by somebody who was halted, must have landed, or never will.
     pub rest: Duration,
     /// `mirror_patience_ms`: how long nobody must have heard of the mirror's worker before another process takes over.
     pub mirror_patience: Duration,

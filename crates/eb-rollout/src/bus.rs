@@ -171,8 +171,10 @@ impl RolloutBus {
 async fn renew(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     loop {
         let lease = shared.lease();
+        // Everybody who publishes waits for the end of a switch.
+        let often = if lease.state.is_active() { 3 } else { 10 };
         tokio::select! {
-            () = tokio::time::sleep(lease.length() / 3) => {}
+            () = tokio::time::sleep(lease.length() / often) => {}
             () = shared.renew.notified() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }

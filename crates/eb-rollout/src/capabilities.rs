@@ -39,3 +39,26 @@ pub(crate) fn of(old: &Capabilities, new: &Capabilities, now: &Capabilities) -> 
     }
     caps
 }
+
+#[cfg(test)]
+mod tests {
+    use eb_contract::OffsetKind;
+
+    use super::*;
+
+    fn bus(multi_writer: bool, probe_settles: bool) -> Capabilities {
+        let mut caps = Capabilities::new("a bus", OffsetKind::FileLine);
+        (caps.multi_writer, caps.probe_settles) = (multi_writer, probe_settles);
+        caps
+    }
+
+    #[test]
+    fn a_probe_settles_only_where_it_does_on_both_buses() {
+        let settles = |old: Capabilities, new: Capabilities| of(&old, &new, &old).probe_settles;
+        let (files, redis, kinesis) = (bus(false, false), bus(true, true), bus(true, false));
+        // Of one writer everything is settled as soon as it answers.
+        assert!(settles(files.clone(), redis.clone()) && settles(redis.clone(), redis.clone()));
+        assert!(!settles(files.clone(), kinesis.clone()) && !settles(kinesis.clone(), redis.clone()));
+        assert!(!settles(redis, kinesis));
+    }
+}

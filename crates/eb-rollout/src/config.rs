@@ -26,7 +26,8 @@ pub struct RolloutConfig {
     pub reach: Duration,
     /// How long a planned switch waits for either bus, and for the mirror's worker to rest.
     pub drain: Duration,
-    /// How long a bus that may have unknown outcomes rests before a planned switch makes it primary again.
+    /// How long a bus that was primary rests before records are mirrored to it; and, where it may have unknown outcomes, before a planned switch makes
+    /// it primary again.
     pub rest: Duration,
     /// Whether this process may mirror, and watches for triggers.
     pub workers: bool,

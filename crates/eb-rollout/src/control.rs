@@ -100,7 +100,7 @@ impl Control {
     pub async fn advance(&self, reason: &str) -> Result<Status> {
         let shared = &self.shared;
         let lease = settled_down(shared).await?;
-        let (from, stage) = (lease.state.phase, Stage::of(&lease.state));
+        let from = lease.state.phase;
         let Some(to) = from.next() else {
             let what = "the new bus is the only one: this is the last phase";
             return Err(Error::new(ErrorKind::InvalidInput, OP, what));
@@ -113,7 +113,7 @@ impl Control {
             let what = format!("the step from {from} to {to} cannot be made: {}", missing.join("; "));
             return Err(Error::new(ErrorKind::InvalidInput, OP, what).with_retry(eb_contract::Retry::Later));
         }
-        go(shared, &stage, to, reason, false).await?;
+        go(shared, &lease.state, to, reason, false).await?;
         self.status().await
     }
 
@@ -129,13 +129,13 @@ impl Control {
             let step = match switch::call_off(shared, &now.state, to, reason).await {
                 Ok(Some(_)) => Ok(()),
                 Ok(None) => {
-                    let lease = settled_down(shared).await?;
+                    let lease = if now.state.is_active() { now } else { settled_down(shared).await? };
                     let from = lease.state.phase;
                     if to > from {
                         let what = format!("the phase is {from}, and {to} comes after it");
                         return Err(Error::new(ErrorKind::InvalidInput, OP, what).advise("use advance"));
                     }
-                    roll_back(shared, to, &Stage::of(&lease.state), reason).await
+                    roll_back(shared, to, &lease.state, reason).await
                 }
                 Err(error) => Err(error),
             };
@@ -175,8 +175,8 @@ async fn settled_down(shared: &Shared) -> Result<Arc<Lease>> {
     }
 }
 
-/// Back from `from`, if that is still the phase.
-pub(crate) async fn roll_back(shared: &Shared, to: Phase, from: &Stage, reason: &str) -> Result<()> {
+/// Back from `from`, if the rollout still stands there.
+pub(crate) async fn roll_back(shared: &Shared, to: Phase, from: &State, reason: &str) -> Result<()> {
     if to == from.phase {
         return Ok(());
     }
@@ -184,8 +184,9 @@ pub(crate) async fn roll_back(shared: &Shared, to: Phase, from: &Stage, reason: 
     go(shared, from, to, reason, true).await
 }
 
-/// Makes a step that was decided on when the rollout stood at `from`.
-async fn go(shared: &Shared, from: &Stage, to: Phase, reason: &str, urgent: bool) -> Result<()> {
+/// Makes a step that was decided on when `seen` was the state.
+async fn go(shared: &Shared, seen: &State, to: Phase, reason: &str, urgent: bool) -> Result<()> {
+    let from = &Stage::of(seen);
     if from.phase.primary() == to.primary() {
         return switch::change(shared, reason, |state| {
             if Stage::of(state) != *from || !state.is_active() {
@@ -200,8 +201,7 @@ async fn go(shared: &Shared, from: &Stage, to: Phase, reason: &str, urgent: bool
         .map(drop);
     }
     // What an earlier rollback left open on the bus that takes over must be known first.
-    let state = shared.refresh().await?.state.clone();
-    settle_all(shared, &state, Some(to.primary())).await?;
+    settle_all(shared, seen, Some(to.primary())).await?;
     let began = Instant::now();
     let lease = switch::begin(shared, to, from, reason, urgent).await?;
     if !urgent {
@@ -318,7 +318,10 @@ async fn mirror_missing(shared: &Shared, state: &State) -> Result<Option<String>
                 heads.iter().find(|(topic, id, head)| !has_reached(mirror, topic, *id, head)).map(
                     |(topic, id, head)| {
                         let error = mirror.error.as_deref().map(|e| format!(" ({e})")).unwrap_or_default();
-                        format!("the mirror of {topic}/{id} has not come to {head} yet{error}")
+                        let rests = mirror::rests_for(shared, state)
+                            .map(|left| format!(" (its bus was primary, and rests for {left:?} more)"))
+                            .unwrap_or_default();
+                        format!("the mirror of {topic}/{id} has not come to {head} yet{error}{rests}")
                     },
                 )
             }

@@ -13,7 +13,7 @@ use crate::error::within;
 use crate::latency::{Summary, Verdict, Whose};
 use crate::mirror::MirrorState;
 use crate::shared::Shared;
-use crate::state::{Phase, Side, Stage, State};
+use crate::state::{Phase, Side, State};
 
 /// Watches until the process's last handle is gone.
 pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
@@ -38,7 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
             tracing::error!(%why, phase = %state.phase, "rolling back");
             metrics::counter!("eb_rollout_triggers_total").increment(1);
             let reason = format!("trigger: {why}");
-            if let Err(error) = roll_back(&shared, Phase::Baseline, &Stage::of(state), &reason).await {
+            if let Err(error) = roll_back(&shared, Phase::Baseline, state, &reason).await {
                 tracing::error!(%error, "the rollback has failed; trying again");
             }
         }

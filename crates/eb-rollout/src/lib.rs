@@ -31,7 +31,7 @@
 //! # Leases
 //! Nobody may write to a primary that is no more. A process holds a **lease** on epoch `e` for [`RolloutConfig::lease`]
 //! (at most 500 ms) from the moment *before* it asked the register and was told that `e` is active; it asks every third of
-//! that. A publish starts only under a valid lease, and otherwise waits in line (order is fixed at the call). Its ACK is
+//! that, and every tenth while a switch is under way. A publish starts only under a valid lease, and otherwise waits in line (order is fixed at the call). Its ACK is
 //! released only if the lease is *still* valid when the bus's ACK is there; otherwise the register is asked again, and:
 //!
 //! | epoch `e` | the record | answer |
@@ -53,7 +53,7 @@
 //! A rollback takes back a planned switch that is still under way by one swap: the former primary is active again, in the same epoch, and the switcher is told.
 //! A bus that shows later what it has ACKed ([`SideBus::shows_within`]) is given that time before step 3.
 //! A *planned* switch whose outgoing bus does not answer is called off. A *rollback* goes on: the new epoch opens with the
-//! end cuts **pending**. Writers work; readers of the outgoing segment get everything that is settled and then retryable errors, until
+//! end cuts **pending**. (Whether that bus answers at all a rollback finds out during step 2, so that one that hangs costs no time beyond it.) Writers work; readers of the outgoing segment get everything that is settled and then retryable errors, until
 //! anybody reaches that bus again, reads its heads and stores them, once, as the end cuts. Until then a key whose publish has an unknown
 //! outcome there (or none yet) is refused (`Unavailable`, no effect): no record of it is sent to another bus before
 //! that is decided.
@@ -97,6 +97,9 @@
 //!
 //! [`Control::compare`] reads both logs over the whole mirrored stretch again, with bounded memory ([`MirrorConfig::compare_at_once`]), and
 //! must find them equal before the new bus becomes primary.
+//!
+//! A mirror on a bus that was primary begins when that bus has rested ([`RolloutConfig::rest`]): what was sent to it by somebody who was halted, or given up
+//! on, lands behind the end of its epoch, in no log, and must not look like somebody else's. What lands even later does, and is a finding.
 //!
 //! The worker writes under the lease of its epoch like any writer, and a switch waits for it to rest
 //! ([`RolloutConfig::drain`]; a rollback does not). A copy that the mirror's bus takes longer than that to apply, after it has become

@@ -125,8 +125,9 @@ pub(crate) fn shown_after(shared: &Shared, state: &State) -> Duration {
 /// Why it was called off; the former primary is active again then. When the register does not answer: it is still under way.
 pub(crate) async fn complete(shared: &Shared, seen: &Lease) -> Result<std::sync::Arc<Lease>> {
     let Some(switching) = seen.state.switching.clone() else { return shared.refresh().await };
-    sleep_until(seen.seen_at + Shared::grace(seen) + shown_after(shared, &seen.state)).await;
-    let plan = plan(shared, &seen.state, &switching).await;
+    let over = sleep_until(seen.seen_at + Shared::grace(seen) + shown_after(shared, &seen.state));
+    let ((), patience) = join(over, patience(shared, &seen.state, &switching)).await;
+    let plan = plan(shared, &seen.state, &switching, patience).await;
     let asked = Instant::now();
     let (next, failed) = match plan {
         Ok(next) => (next, None),
@@ -157,10 +158,30 @@ pub(crate) async fn complete(shared: &Shared, seen: &Lease) -> Result<std::sync:
     }
 }
 
+/// How long the bus that is left may take to say where its epoch ends, once all leases have ended. A rollback asks it while they still run, only to see
+/// whether it answers at all (what it says then is no end): one that hangs has had that time, and is not given it again.
+async fn patience(shared: &Shared, state: &State, switching: &Switching) -> Duration {
+    let side = shared.side(state.primary());
+    if !switching.urgent {
+        return shared.config.drain;
+    }
+    let open = |(topic, chain): (&'_ Topic, &'_ Vec<Segment>)| {
+        chain.last().filter(|s| s.end == EndState::Open).map(|s| (topic.clone(), s.clone()))
+    };
+    let Some((topic, segment)) = state.topics.iter().find_map(open).filter(|_| side.shows_within.is_zero())
+    else {
+        return shared.config.reach;
+    };
+    let reach = shared.config.reach;
+    match within(OP, reach, end_of(shared, &topic, Some(&segment))).await {
+        Err(error) if *error.kind() == ErrorKind::Timeout => Duration::ZERO,
+        _ => reach,
+    }
+}
+
 /// The state after the switch.
-async fn plan(shared: &Shared, state: &State, switching: &Switching) -> Result<State> {
+async fn plan(shared: &Shared, state: &State, switching: &Switching, patience: Duration) -> Result<State> {
     let (from, to) = (state.primary(), switching.to.primary());
-    let patience = if switching.urgent { shared.config.reach } else { shared.config.drain };
     let topics = topics(shared, state, from).await?;
     let shows_at_once = shared.side(from).shows_within.is_zero();
     let ends = topics.iter().map(|(topic, chain)| async move {

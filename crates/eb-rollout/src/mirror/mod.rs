@@ -21,7 +21,7 @@ pub use compare::Comparison;
 pub(crate) use compare::compare;
 pub use doc::{Finding, FindingKind, MirrorState, TopicMirror};
 pub(crate) use follow::source_heads;
-pub(crate) use worker::run;
+pub(crate) use worker::{rests_for, run};
 
 use std::time::Duration;
 

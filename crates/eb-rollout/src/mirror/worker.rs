@@ -21,7 +21,7 @@ use crate::mirror::doc::{Finding, FindingKind, MirrorState, TopicMirror};
 use crate::mirror::follow::{Follower, Id, chain_reader, heads_on, open_heads, segment_of, topics};
 use crate::shared::{Lease, Shared};
 use crate::slot::Use;
-use crate::state::{EndState, Side};
+use crate::state::{EndState, Side, State};
 
 const OP: &str = "mirror";
 
@@ -274,7 +274,12 @@ impl Worker {
     /// A window of each topic. Gives back how many records were copied.
     async fn turn(&mut self, publisher: &mut Option<Arc<dyn EventBusPublisher>>) -> Result<usize> {
         let lease = self.shared.lease();
-        let mut copied = 0;
+        let (mut copied, rested) = (0, rests_for(&self.shared, &lease.state).is_none());
+        let mut due = topics(&self.shared, &lease.state).await?;
+        due.retain(|topic| rested || self.mirror.topics.contains_key(topic));
+        if due.is_empty() {
+            return Ok(0);
+        }
         let publisher = match publisher {
             Some(publisher) => publisher.clone(),
             None => {
@@ -282,7 +287,7 @@ impl Worker {
                 publisher.insert(opened).clone()
             }
         };
-        for topic in topics(&self.shared, &lease.state).await? {
+        for topic in due {
             let Some(segment) = segment_of(&lease.state, &topic) else { continue };
             // Positions of an epoch whose end is not known may not be written behind.
             let chain = lease.state.topics.get(&topic).map_or(&[][..], Vec::as_slice);
@@ -476,6 +481,13 @@ async fn look_through(
         }
     }
     Ok(())
+}
+
+/// How much longer something may land on the mirror's bus that was sent while it was primary; `None` for not at all. Such a record lies behind the end of its
+/// epoch, in no log, and would be taken for somebody else's if the mirror had begun before it.
+pub(crate) fn rests_for(shared: &Shared, state: &State) -> Option<Duration> {
+    let since = Timestamp::now().saturating_since(state.switched_at?);
+    shared.config.rest.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 fn millis(d: Duration) -> u64 {

@@ -1,12 +1,15 @@
 //! The mirror: nothing is left out, nothing differs unsaid.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use eb_contract::{Error, ErrorKind, EventBusPublisher, PartitionId};
+use eb_contract::{
+    BoxFuture, Capabilities, Cursor, Error, ErrorKind, EventBusPublisher, EventBusReader, Head, PartitionId,
+    Result, StartAt, Topic, TopicPartitions,
+};
 use eb_memory::{Fate, MemoryConfig};
-use eb_rollout::{Comparison, FindingKind, MirrorState, Phase, RolloutBus, RolloutParts};
+use eb_rollout::{Comparison, FindingKind, MirrorState, Phase, RolloutBus, RolloutConfig, RolloutParts};
 
 use crate::bent::{Bend, bent};
 use crate::support::{World, advance_to, event, make_topic, publish, quick, topic};
@@ -305,4 +308,90 @@ async fn what_lands_late_from_an_earlier_run_or_epoch_is_a_copy_and_no_finding()
     publish(&publisher, "k", 2).await;
     let mirror = mirrored(&bus, 1).await;
     assert_eq!((mirror.duplicates, mirror.findings.len()), (2, 0), "{:?}", mirror.findings);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lands_behind_the_end_of_its_epoch_on_a_bus_that_rests_is_no_finding() {
+    let world = World::plain();
+    // By the clock of the calendar, which nobody pauses.
+    let bus = world.open(RolloutConfig { rest: Duration::from_millis(300), ..quick() }).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    publish(&publisher, "k", 0).await;
+    advance_to(&bus, Phase::DualWrite).await;
+    // Somebody is halted between the look at its lease and the write, and never sends it again.
+    world.old.faults().hold();
+    let late = publisher.publish(&topic(), event("late", 0));
+    advance_to(&bus, Phase::NewPrimary).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.old.faults().release();
+    late.await.unwrap_err();
+    for n in 1..5 {
+        publish(&publisher, "k", n).await;
+    }
+    let mirror = mirrored(&bus, 4).await;
+    assert_eq!((mirror.copied, mirror.findings.len()), (4, 0), "{:?}", mirror.findings);
+    assert!(compared(&bus).await.is_equal());
+}
+
+/// Counts the places that reading was begun at.
+struct Counting(Arc<dyn EventBusReader>, AtomicUsize);
+
+impl EventBusReader for Counting {
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>>> {
+        self.0.topics()
+    }
+
+    fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<TopicPartitions>> {
+        self.0.partitions(topic)
+    }
+
+    fn head<'a>(&'a self, topic: &'a Topic, partition: PartitionId) -> BoxFuture<'a, Result<Head>> {
+        self.0.head(topic, partition)
+    }
+
+    fn cursor<'a>(
+        &'a self,
+        topic: &'a Topic,
+        partition: PartitionId,
+        start: StartAt,
+    ) -> BoxFuture<'a, Result<Box<dyn Cursor>>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.cursor(topic, partition, start)
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<()>> {
+        self.0.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_late_copies_there_are_the_primarys_log_is_read_once_for_all() {
+    let world = World::plain();
+    let mut parts = world.parts();
+    let counting = Arc::new(Counting(parts.old.reader.clone(), AtomicUsize::new(0)));
+    parts.old.reader = counting.clone();
+    let bus = RolloutBus::open(parts, quick()).await.unwrap();
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    for n in 0..100 {
+        publish(&publisher, "k", n).await;
+    }
+    mirrored(&bus, 100).await;
+    let late = (0..100).map(|n| event("k", n)).collect();
+    for answer in world.new.publisher().publish_batch(&topic(), late).await {
+        answer.unwrap();
+    }
+    let before = counting.1.load(Ordering::SeqCst);
+    publish(&publisher, "k", 100).await;
+    let mirror = mirrored(&bus, 101).await;
+    assert_eq!((mirror.duplicates, mirror.findings.len()), (100, 0));
+    let begun = counting.1.load(Ordering::SeqCst) - before;
+    assert!((1..10).contains(&begun), "{begun} times for 100 copies");
 }

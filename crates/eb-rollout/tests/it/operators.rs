@@ -1,11 +1,15 @@
 //! Several operators and processes at once, and a process that is late.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use eb_contract::stores::{RegisterChange, RegisterStore, Versioned};
-use eb_contract::{BoxFuture, EventBusPublisher, RegisterName, Result};
+use eb_contract::{
+    BoxFuture, Capabilities, Cursor, EventBusPublisher, EventBusReader, Head, PartitionId, RegisterName,
+    Result, StartAt, Topic, TopicPartitions,
+};
 use eb_memory::MemoryRegisterStore;
 use eb_rollout::{Phase, RolloutBus, RolloutConfig, RolloutParts};
 use parking_lot::Mutex;
@@ -163,4 +167,73 @@ async fn a_publish_does_not_wait_longer_for_a_bus_that_cannot_be_opened_than_for
         tokio::time::timeout(Duration::from_secs(3), late.publisher().publish(&topic(), event("k", 0)));
     let error = answer.await.expect("an answer in time").unwrap_err();
     assert_eq!(error.kind().code(), "unavailable", "{error}");
+}
+
+/// A bus that takes requests in and says nothing, once it is told to.
+struct Hanging(Arc<dyn EventBusReader>, Arc<AtomicBool>);
+
+impl Hanging {
+    async fn hang(&self) {
+        if self.1.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl EventBusReader for Hanging {
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    fn topics(&self) -> BoxFuture<'_, Result<Vec<Topic>>> {
+        self.0.topics()
+    }
+
+    fn partitions<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<TopicPartitions>> {
+        Box::pin(async move {
+            self.hang().await;
+            self.0.partitions(topic).await
+        })
+    }
+
+    fn head<'a>(&'a self, topic: &'a Topic, partition: PartitionId) -> BoxFuture<'a, Result<Head>> {
+        self.0.head(topic, partition)
+    }
+
+    fn cursor<'a>(
+        &'a self,
+        topic: &'a Topic,
+        partition: PartitionId,
+        start: StartAt,
+    ) -> BoxFuture<'a, Result<Box<dyn Cursor>>> {
+        self.0.cursor(topic, partition, start)
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<()>> {
+        self.0.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_from_a_bus_that_hangs_takes_a_lease_and_a_margin_and_no_more() {
+    let (world, hangs) = (World::plain(), Arc::new(AtomicBool::new(false)));
+    let lease = Duration::from_millis(500);
+    let mut parts = world.parts();
+    parts.new.reader = Arc::new(Hanging(parts.new.reader.clone(), hangs.clone()));
+    let config = RolloutConfig { lease, workers: false, ..quick() };
+    let bus = RolloutBus::open(parts, config).await.unwrap();
+    let worker = world.open(RolloutConfig { lease, ..quick() }).await;
+    make_topic(&bus, 2).await;
+    publish(&bus.publisher(), "k", 0).await;
+    advance_to(&worker, Phase::NewPrimary).await;
+    publish(&bus.publisher(), "k", 1).await;
+    hangs.store(true, Ordering::SeqCst);
+    // The clock of the test stands still but for what is waited for.
+    let began = Instant::now();
+    let status = bus.control().rollback(Phase::Baseline, "it hangs").await.unwrap();
+    let took = began.elapsed();
+    assert_eq!(status.pending, [topic()]);
+    let margin = lease / 5 + Duration::from_millis(10);
+    let wait = lease + margin;
+    assert!(took >= wait && took < wait + Duration::from_millis(10), "{took:?}");
 }
