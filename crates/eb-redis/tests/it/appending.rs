@@ -1,10 +1,10 @@
 //! Groups: how large they are, in what order they go, and answers that cannot be believed.
 
 use eb_contract::{Effect, ErrorKind, EventBusAdmin, EventBusPublisher};
-use eb_redis::{PublishConfig, RedisBus, RedisConfig, Timeouts};
+use eb_redis::{PublishConfig, RedisBus, RedisConfig};
 use eb_testkit::services::{Redis, RedisWire};
 
-use crate::common::{config, number, read_all, record, server, topic};
+use crate::common::{config, number, patient, read_all, record, server, topic};
 use crate::proxy::{Plan, behind};
 
 /// How often a script was run.
@@ -76,7 +76,7 @@ async fn an_answer_that_cannot_be_is_believed_by_nobody_and_poisons() {
         |said| said.replacen("*2\r\n$2\r\nok\r\n", "*2\r\n:1\r\n", 1),
     ];
     for forge in forgeries {
-        let (proxy, bus, direct, topic) = behind(Timeouts::default()).await;
+        let (proxy, bus, direct, topic) = behind(patient()).await;
         let publisher = bus.publisher();
         publisher.publish(&topic, record("k", 0)).await.unwrap();
         proxy.plan(Plan::Forge(forge));
@@ -90,7 +90,7 @@ async fn an_answer_that_cannot_be_is_believed_by_nobody_and_poisons() {
 
 #[tokio::test]
 async fn what_a_group_had_appended_before_it_was_stopped_is_acked() {
-    let (proxy, bus, direct, topic) = behind(Timeouts::default()).await;
+    let (proxy, bus, direct, topic) = behind(patient()).await;
     let publisher = bus.publisher();
     publisher.publish(&topic, record("k", 0)).await.unwrap();
     // As the script answers when the server has no room for the third.

@@ -8,7 +8,7 @@ use eb_contract::{
     EbRef, EnvelopeRef, EventBusReader, PartitionId, PartitionKey, PublishRecord, ReadLimit, ReadState,
     Record, StartAt, Topic,
 };
-use eb_redis::{RedisBus, RedisConfig, RedisUrl};
+use eb_redis::{RedisBus, RedisConfig, RedisUrl, Timeouts};
 use eb_testkit::services::{Redis, RedisOptions, RedisWire, Signal, redis_url};
 
 /// The port of the server that tests share who do nothing to it; each has a prefix of its own.
@@ -28,8 +28,14 @@ pub(crate) fn own_prefix() -> String {
     format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A server that is there is waited for, however busy the machine is; one that is not says so at once.
 pub(crate) fn config(port: u16) -> RedisConfig {
-    RedisConfig::new(RedisUrl::parse(&format!("redis://127.0.0.1:{port}")).unwrap())
+    let url = RedisUrl::parse(&format!("redis://127.0.0.1:{port}")).unwrap();
+    RedisConfig { timeouts: patient(), ..RedisConfig::new(url) }
+}
+
+pub(crate) fn patient() -> Timeouts {
+    Timeouts { connect: PATIENCE, answer: PATIENCE, ..Timeouts::default() }
 }
 
 /// A bus of its own on the shared server.
@@ -96,7 +102,7 @@ pub(crate) fn expect_order(log: &[Record]) {
 }
 
 /// Longer than anything here takes that comes at all.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kills a server, does something to its data, and starts it again, while the runtime goes on and sees what breaks.
 pub(crate) async fn killed_and_restarted(mut server: Redis, between: fn(&Path)) -> Redis {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use eb_contract::{Effect, ErrorKind, EventBusPublisher, EventBusReader, PartitionId};
 use eb_redis::{PublishConfig, RedisConfig, Timeouts};
 
-use crate::common::{expect_acked, expect_order, number, read_all, record};
+use crate::common::{expect_acked, expect_order, number, patient, read_all, record};
 use crate::proxy::{Held, Plan, behind, behind_as};
 
 #[tokio::test]
 async fn a_connection_cut_anywhere_in_a_group_loses_no_ack_and_breaks_no_order() {
-    let (proxy, bus, direct, topic) = behind(Timeouts::default()).await;
+    let (proxy, bus, direct, topic) = behind(patient()).await;
     let publisher = bus.publisher();
     publisher.publish(&topic, record("k", 0)).await.unwrap();
     // A request of three records has some 450 bytes, its answer some 230: each boundary of the protocol and what lies
@@ -59,7 +59,7 @@ async fn a_connection_cut_anywhere_in_a_group_loses_no_ack_and_breaks_no_order()
 
 #[tokio::test]
 async fn a_connection_that_broke_while_it_was_idle_costs_nothing() {
-    let (proxy, bus, direct, topic) = behind(Timeouts::default()).await;
+    let (proxy, bus, direct, topic) = behind(patient()).await;
     let (publisher, other) = (bus.publisher(), direct.reader());
     for n in 0..10 {
         publisher.publish(&topic, record("k", n)).await.unwrap();
@@ -74,7 +74,8 @@ async fn a_connection_that_broke_while_it_was_idle_costs_nothing() {
 
 #[tokio::test]
 async fn an_append_that_was_lost_on_the_way_never_lands_behind_a_later_one() {
-    let timeouts = Timeouts { answer: Duration::from_secs(1), ..Timeouts::default() };
+    // Answers that do come are not late, and the one that does not is waited for.
+    let timeouts = Timeouts { answer: Duration::from_secs(4), ..patient() };
     let (proxy, bus, direct, topic) = behind(timeouts).await;
     let publisher = bus.publisher();
     publisher.publish(&topic, record("k", 0)).await.unwrap();
@@ -103,7 +104,7 @@ async fn an_append_that_was_lost_on_the_way_never_lands_behind_a_later_one() {
 async fn a_server_that_hangs_costs_all_partitions_together_the_patience_of_one() {
     const PARTITIONS: usize = 16;
     let publish = PublishConfig { give_up_after: Duration::ZERO, ..PublishConfig::default() };
-    let timeouts = Timeouts { connect: Duration::from_millis(500), ..Timeouts::default() };
+    let timeouts = Timeouts { connect: Duration::from_secs(2), ..patient() };
     let (proxy, bus, _direct, topic) =
         behind_as(PARTITIONS as u32, |config| RedisConfig { publish, timeouts, ..config }).await;
     let publisher = bus.publisher();

@@ -6,11 +6,12 @@ use eb_contract::{
     ConsumerName, Cut, Delivery, DeliveryLimit, EbRef, ErrorKind, EventBusAdmin, EventBusGroups,
     EventBusPublisher, GroupMember, PartitionId, Topic,
 };
-use eb_redis::{RedisBus, RedisConfig, Timeouts};
+use eb_redis::{RedisBus, RedisConfig};
 use eb_testkit::services::RedisWire;
 
 use crate::common::{
-    PATIENCE, config, killed_and_restarted, number, own_bus, own_prefix, record, server, shared_wire, topic,
+    PATIENCE, config, killed_and_restarted, number, own_bus, own_prefix, patient, record, server,
+    shared_wire, topic,
 };
 use crate::proxy::{Plan, behind};
 
@@ -197,7 +198,7 @@ async fn a_member_that_waits_is_woken_by_a_record() {
 
 #[tokio::test]
 async fn an_answer_that_is_lost_on_the_way_is_brought_by_the_next_call() {
-    let (proxy, bus, direct, topic) = behind(Timeouts::default()).await;
+    let (proxy, bus, direct, topic) = behind(patient()).await;
     fill(&direct, &topic, 0..5).await;
     let member = join(&bus, &topic, "a").await;
     assert_eq!(numbers(&member.next(at_once(2)).await.unwrap()), [0, 1]);

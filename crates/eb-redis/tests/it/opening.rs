@@ -8,9 +8,9 @@ use eb_contract::{
     ReadLimit, Result, StartAt,
 };
 use eb_redis::{GateClaim, PublishConfig, RedisBus, RedisConfig, RedisUrl, TlsConfig};
-use eb_testkit::services::{Redis, RedisOptions};
+use eb_testkit::services::{Redis, RedisOptions, free_port};
 
-use crate::common::{PATIENCE, config, read_all, record, server, topic};
+use crate::common::{PATIENCE, config, patient, read_all, record, server, topic};
 
 async fn refused(config: RedisConfig) -> eb_contract::Error {
     match RedisBus::open(config).await {
@@ -172,10 +172,7 @@ async fn a_user_with_the_documented_rights_can_do_everything_and_without_one_is_
 #[tokio::test]
 async fn an_encrypted_connection_trusts_the_named_certificate_and_no_other() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let port = {
-        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port().unwrap();
     let settings = [
         ("tls-port", port.to_string()),
         ("tls-cert-file", "cert.pem".to_owned()),
@@ -193,7 +190,10 @@ async fn an_encrypted_connection_trusts_the_named_certificate_and_no_other() {
     };
     let server = Redis::start(&options).unwrap();
     let ca_file = Some(server.data().join("cert.pem"));
-    let at = |host: &str| RedisConfig::new(RedisUrl::parse(&format!("rediss://{host}:{port}")).unwrap());
+    let at = |host: &str| {
+        let url = RedisUrl::parse(&format!("rediss://{host}:{port}")).unwrap();
+        RedisConfig { timeouts: patient(), ..RedisConfig::new(url) }
+    };
     let trusting = TlsConfig { ca_file, ..TlsConfig::default() };
     use_all(RedisConfig { tls: trusting.clone(), ..at("localhost") }).await.unwrap();
     let e = refused(RedisConfig { tls: trusting.clone(), ..at("127.0.0.1") }).await;
@@ -208,7 +208,7 @@ async fn an_encrypted_connection_trusts_the_named_certificate_and_no_other() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let e = refused(config(port)).await;
     assert_eq!(*e.kind(), ErrorKind::Unavailable, "{e}");
     assert!(e.is_retryable() && e.to_string().contains(&format!("redis://127.0.0.1:{port}")), "{e}");
@@ -269,7 +269,7 @@ async fn a_server_that_hides_its_settings_is_refused_or_taken_as_weaker() {
 async fn a_database_that_the_server_does_not_have_is_a_wrong_address() {
     let server = server(&[]);
     let url = RedisUrl::parse(&format!("redis://127.0.0.1:{}/99", server.port())).unwrap();
-    let e = refused(RedisConfig::new(url)).await;
+    let e = refused(RedisConfig { timeouts: patient(), ..RedisConfig::new(url) }).await;
     assert_eq!(*e.kind(), ErrorKind::InvalidInput, "{e}");
     assert!(e.to_string().contains("name a database that the server has"), "{e}");
 }

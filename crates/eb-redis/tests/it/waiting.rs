@@ -37,6 +37,10 @@ async fn a_consumer_waits_through_a_restart_of_the_server() {
             })
             .await
             .unwrap();
+            // What came before the answers to these calls, the end of the publisher's connection among it, has been seen.
+            for _ in 0..2 {
+                while bus.reader().head(&topic, PartitionId(0)).await.is_err() {}
+            }
         }
     }
     let got = tokio::time::timeout(PATIENCE, consumer).await.unwrap().unwrap();
