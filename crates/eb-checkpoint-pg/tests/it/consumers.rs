@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_checkpoint_pg::{PgConfig, PgDeadLetters, PgLeases, PgProcessed, PgTransaction};
+use eb_checkpoint_pg::{PgDeadLetters, PgLeases, PgProcessed, PgTransaction};
 use eb_conformance::{
     DeadLetterFactory, LeaseFactory, Outcome, Pace, ProcessedFactory, ProcessedOffers, TestDeadLetterStore,
     TestLeaseStore, TestProcessedStore, TestTransaction,
@@ -30,11 +30,6 @@ fn back(schema: &Schema, columns: &[(&str, &str)], time: Duration) {
     }
 }
 
-fn config(schema: &Schema) -> PgConfig {
-    // Many callers of one test at once.
-    PgConfig { pool_wait: Duration::from_secs(20), ..schema.config() }
-}
-
 struct Leases;
 
 impl LeaseFactory for Leases {
@@ -45,7 +40,7 @@ impl LeaseFactory for Leases {
     fn open_fresh(&self) -> BoxFuture<'_, Outcome<Box<dyn TestLeaseStore>>> {
         Box::pin(async {
             let schema = Schema::new();
-            let store = PgLeases::open(&config(&schema)).await?;
+            let store = PgLeases::open(&schema.config()).await?;
             Ok(Box::new(OpenLeases { schema, store }) as Box<dyn TestLeaseStore>)
         })
     }
@@ -62,7 +57,7 @@ impl TestLeaseStore for OpenLeases {
     }
 
     fn second(&self) -> BoxFuture<'_, Outcome<Arc<dyn LeaseStore>>> {
-        Box::pin(async { Ok(Arc::new(PgLeases::open(&config(&self.schema)).await?) as Arc<dyn LeaseStore>) })
+        Box::pin(async { Ok(Arc::new(PgLeases::open(&self.schema.config()).await?) as Arc<dyn LeaseStore>) })
     }
 
     fn pass(&self, time: Duration) -> BoxFuture<'_, Outcome> {
@@ -73,7 +68,7 @@ impl TestLeaseStore for OpenLeases {
     fn reopen(&mut self) -> BoxFuture<'_, Outcome> {
         Box::pin(async {
             self.store.close();
-            self.store = PgLeases::open(&config(&self.schema)).await?;
+            self.store = PgLeases::open(&self.schema.config()).await?;
             Ok(())
         })
     }
@@ -98,7 +93,7 @@ impl ProcessedFactory for Marks {
     fn open_fresh(&self) -> BoxFuture<'_, Outcome<Box<dyn TestProcessedStore>>> {
         Box::pin(async {
             let schema = Schema::new();
-            let store = PgProcessed::open(&config(&schema)).await?;
+            let store = PgProcessed::open(&schema.config()).await?;
             schema.sql("CREATE TABLE effects (effect text)");
             Ok(Box::new(OpenMarks { schema, store }) as Box<dyn TestProcessedStore>)
         })
@@ -117,7 +112,7 @@ impl TestProcessedStore for OpenMarks {
 
     fn second(&self) -> BoxFuture<'_, Outcome<Arc<dyn ProcessedStore>>> {
         Box::pin(async {
-            Ok(Arc::new(PgProcessed::open(&config(&self.schema)).await?) as Arc<dyn ProcessedStore>)
+            Ok(Arc::new(PgProcessed::open(&self.schema.config()).await?) as Arc<dyn ProcessedStore>)
         })
     }
 
@@ -149,7 +144,7 @@ impl TestProcessedStore for OpenMarks {
     fn reopen(&mut self) -> BoxFuture<'_, Outcome> {
         Box::pin(async {
             self.store.close();
-            self.store = PgProcessed::open(&config(&self.schema)).await?;
+            self.store = PgProcessed::open(&self.schema.config()).await?;
             Ok(())
         })
     }
@@ -236,7 +231,7 @@ impl DeadLetterFactory for Letters {
     fn open_fresh(&self) -> BoxFuture<'_, Outcome<Box<dyn TestDeadLetterStore>>> {
         Box::pin(async {
             let schema = Schema::new();
-            let store = PgDeadLetters::open(&config(&schema)).await?;
+            let store = PgDeadLetters::open(&schema.config()).await?;
             Ok(Box::new(OpenLetters { schema, store }) as Box<dyn TestDeadLetterStore>)
         })
     }
@@ -254,14 +249,14 @@ impl TestDeadLetterStore for OpenLetters {
 
     fn second(&self) -> BoxFuture<'_, Outcome<Arc<dyn DeadLetterStore>>> {
         Box::pin(async {
-            Ok(Arc::new(PgDeadLetters::open(&config(&self.schema)).await?) as Arc<dyn DeadLetterStore>)
+            Ok(Arc::new(PgDeadLetters::open(&self.schema.config()).await?) as Arc<dyn DeadLetterStore>)
         })
     }
 
     fn reopen(&mut self) -> BoxFuture<'_, Outcome> {
         Box::pin(async {
             self.store.close();
-            self.store = PgDeadLetters::open(&config(&self.schema)).await?;
+            self.store = PgDeadLetters::open(&self.schema.config()).await?;
             Ok(())
         })
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use eb_checkpoint_pg::{PgAdmissionIndex, PgCheckpointStore, PgConfig, PgIndexConfig, Tls};
 use eb_contract::stores::{AdmissionIndex, CheckpointStore};
-use eb_testkit::services::{Postgres, PostgresOptions};
+use eb_testkit::services::{Postgres, PostgresOptions, free_port};
 
 use crate::support::{Schema, fresh, lease, next};
 
@@ -105,9 +105,7 @@ async fn encryption_is_verified_and_passwords_are_never_told() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
-    let unused = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = unused.local_addr().unwrap().port();
-    drop(unused);
+    let port = free_port().unwrap();
     let config = PgConfig::new(format!("postgres://me:s3cr3t@127.0.0.1:{port}/bus"));
     let refused = PgCheckpointStore::open(&config).await.unwrap_err();
     assert_eq!(refused.kind().code(), "unavailable", "{refused}");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use eb_checkpoint_pg::PgConfig;
 use eb_contract::stores::{
@@ -15,6 +16,9 @@ use eb_contract::{
 use eb_testkit::services::{PgWire, postgres_url};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A schema's name; what is in it goes with it.
 pub(crate) struct Schema {
@@ -43,10 +47,16 @@ impl Schema {
         port.expect("an address with a port")
     }
 
+    /// Patient with a machine that is busy with everything else: a caller that is halted within a transaction holds its locks
+    /// for as long.
     pub(crate) fn config(&self) -> PgConfig {
         PgConfig {
             schema: self.name.clone(),
             max_connections: 4,
+            pool_wait: PATIENCE,
+            connect_timeout: PATIENCE,
+            statement_timeout: PATIENCE,
+            lock_timeout: PATIENCE,
             // So that the sessions of one test can be told from those of the others.
             application_name: self.name.clone(),
             ..PgConfig::new(&self.url)

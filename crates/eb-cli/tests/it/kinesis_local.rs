@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use eb_testkit::services::{TestDatabase, kinesis_url};
+use eb_testkit::services::{TestDatabase, free_port, kinesis_url};
 use serde_json::json;
 
 use crate::{AUDIT, Place, Ran, event, events, ids, numbered};
@@ -136,7 +136,6 @@ impl Way {
     fn to(engine: &str, port: u16) -> Self {
         let engine = engine.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let port = listener.local_addr().unwrap().port();
         let open: Arc<Mutex<Option<Vec<TcpStream>>>> = Arc::new(Mutex::new(Some(Vec::new())));
         let all = Arc::clone(&open);
         let taking = std::thread::spawn(move || {
@@ -175,8 +174,10 @@ fn a_follower_waits_for_an_engine_that_is_away_and_goes_on_where_it_was() {
     let platform = Platform::new();
     platform.place.write("events.ndjson", &events(1..=8));
     platform.eb(&["ingest", "events.ndjson"]).ended(0);
-    let way = Way::to(&platform.endpoint, 0);
-    let (port, through) = (way.port, format!("http://127.0.0.1:{}", way.port));
+    // Nobody else is given it while it is away.
+    let port = free_port().unwrap();
+    let way = Way::to(&platform.endpoint, port);
+    let through = format!("http://127.0.0.1:{port}");
     let mut command = platform.command(&["tail", "--topic", AUDIT, "--follow", "--max", "16"]);
     command.env("EB_KINESIS_ENDPOINT_URL", through);
     let mut follower =

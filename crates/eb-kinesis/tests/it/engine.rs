@@ -8,12 +8,18 @@ use aws_credential_types::Credentials;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::DisplayErrorContext;
 use aws_sdk_kinesis::types::{Shard, StreamDescriptionSummary, StreamStatus};
+use eb_kinesis::Timeouts;
 
 /// What nobody else calls their streams.
 pub(crate) fn own_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("t{}-{number}-", std::process::id())
+}
+
+/// Servers and runtime share their machine with every other suite: an answer that does come is not to count as lost.
+pub(crate) fn patient() -> Timeouts {
+    Timeouts { connect: PATIENCE, attempt: PATIENCE }
 }
 
 /// Operates an engine.

@@ -8,18 +8,16 @@ use eb_contract::{
     EbRef, EnvelopeRef, EventBusAdmin, EventBusPublisher, EventBusReader, PartitionKey, PublishRecord,
     ReadLimit, ReadState, Record, StartAt, Topic,
 };
-use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames, Timeouts};
+use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames};
 use eb_testkit::services::{self, LocalStack};
 use tokio::sync::watch;
 
-use crate::engine::own_prefix;
+use crate::engine::{own_prefix, patient};
 use crate::publish_support::{number, record, told};
 
 async fn bus_with(url: &str, shards: u32) -> (KinesisBus, Topic) {
     let streams = StreamNames { prefix: own_prefix(), ..StreamNames::default() };
-    // The engine shares its machine with every other suite, and an answer that is late would count as lost.
-    let timeouts = Timeouts { attempt: Duration::from_secs(60), ..Timeouts::default() };
-    let config = KinesisConfig { streams, timeouts, ..KinesisConfig::emulator(url) };
+    let config = KinesisConfig { streams, timeouts: patient(), ..KinesisConfig::emulator(url) };
     let bus = KinesisBus::open(config).await.unwrap();
     let topic = Topic::new("published").unwrap();
     bus.admin().create_topic(&topic, shards).await.unwrap();
@@ -63,9 +61,8 @@ fn expect_exactly(log: &[Record], acked: &[(String, usize, EbRef)]) {
 fn sixty_four_callers_lose_nothing_while_localstack_throttles_on_and_off() {
     const CALLERS: usize = 64;
     const EACH: usize = 30;
-    /// The fault is switched on each time when so many ACKs more have come, and off again after a few.
+    /// The fault is switched on each time when so many ACKs more have come, and off again once it was noticed.
     const STRETCH: usize = 240;
-    const FAILING: usize = 16;
     // A server of its own: what is switched on here is on for everybody.
     let localstack = LocalStack::start().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -95,15 +92,23 @@ fn sixty_four_callers_lose_nothing_while_localstack_throttles_on_and_off() {
         });
         let callers: Vec<_> = callers.collect();
         let switching = {
-            let (localstack, mut acks) = (localstack.clone(), acks.subscribe());
+            let (localstack, publisher, mut acks) = (localstack.clone(), publisher.clone(), acks.subscribe());
+            let switch = move |probability| {
+                let localstack = localstack.clone();
+                let switched = tokio::task::spawn_blocking(move || localstack.fail_writes(probability));
+                async { switched.await.unwrap().unwrap() }
+            };
             tokio::spawn(async move {
                 for begin in (0..CALLERS * EACH).step_by(STRETCH) {
-                    for (due, probability) in [(begin, 0.5), (begin + FAILING, 0.0)] {
-                        acks.wait_for(|acks| *acks >= due).await.unwrap();
-                        let localstack = localstack.clone();
-                        let switch = move || localstack.fail_writes(probability);
-                        tokio::task::spawn_blocking(switch).await.unwrap().unwrap();
+                    acks.wait_for(|acks| *acks >= begin).await.unwrap();
+                    let before = publisher.stats().sent_again;
+                    switch(0.5).await;
+                    // However few calls there are meanwhile, and whichever of them the engine lets fail; near the end there may
+                    // be no more.
+                    while publisher.stats().sent_again == before && *acks.borrow() < begin + STRETCH {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
                     }
+                    switch(0.0).await;
                 }
             })
         };

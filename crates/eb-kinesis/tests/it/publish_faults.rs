@@ -224,7 +224,8 @@ async fn a_call_that_timed_out_and_lands_later_is_overtaken_by_nothing_that_was_
     let fake = KinesisFake::start().await.unwrap();
     fake.create_stream(STREAM, 1);
     let mut config = config(&fake.endpoint_url());
-    config.timeouts.attempt = Duration::from_millis(300);
+    // Answers that do come are not late.
+    config.timeouts.attempt = Duration::from_secs(3);
     let publisher = KinesisBus::open(config).await.unwrap().publisher();
     let topic = topic();
     let warm = publisher.publish(&topic, record("warm", 0)).await;
@@ -277,7 +278,8 @@ async fn nothing_that_was_called_for_before_the_lost_outcome_was_told_is_sent() 
 
 #[tokio::test]
 async fn a_record_that_may_be_stored_says_so_when_it_is_given_up() {
-    let stage = Stage::with(1, |c| c.give_up_after = Duration::from_millis(50)).await;
+    // Long enough for a first attempt on a machine that is busy with everything else.
+    let stage = Stage::with(1, |c| c.give_up_after = Duration::from_secs(2)).await.warm().await;
     stage.fake.script_by(Op::PutRecords, |_| {
         Some(Reaction::plain().entries_by(|_, entry| {
             if entry.partition_key == "a" { Fate::StoreAndDeny(Fault::internal()) } else { Fate::Model }
@@ -296,7 +298,8 @@ async fn a_record_that_may_be_stored_says_so_when_it_is_given_up() {
 
 #[tokio::test]
 async fn throttling_that_does_not_end_is_answered_with_no_effect() {
-    let stage = Stage::with(1, |c| c.give_up_after = Duration::from_millis(100)).await;
+    // Long enough for a first attempt on a machine that is busy with everything else.
+    let stage = Stage::with(1, |c| c.give_up_after = Duration::from_secs(2)).await.warm().await;
     for reaction in [
         Reaction::plain().entries_by(|_, _| Fate::Refuse(Fault::throttled())),
         Reaction::refuse(Fault::limit_exceeded()),
@@ -308,7 +311,7 @@ async fn throttling_that_does_not_end_is_answered_with_no_effect() {
         assert_eq!((error.kind().code(), Some(error.effect())), ("throttled", NONE), "{error}");
         assert!(error.is_retryable());
     }
-    assert!(stage.fake.records(STREAM).is_empty());
+    assert!(stage.numbers_of("a").is_empty());
     stage.fake.clear_scripts();
     stage.expect_at(&stage.publish("a", 2).await.unwrap(), "a", 2);
 }
@@ -368,7 +371,7 @@ async fn a_missing_stream_says_what_to_run_and_is_found_once_it_is_there() {
 #[tokio::test]
 async fn what_never_reached_a_server_that_is_gone_is_written_in_order_when_it_is_back() {
     let stage = Stage::new(2).await;
-    let mut door = Door::to(stage.fake.address()).await;
+    let mut door = Door::to(stage.fake.address());
     let publisher = KinesisBus::open(config(&door.url())).await.unwrap().publisher();
     let calls: Vec<_> =
         (0..40).map(|n| publisher.publish(&stage.topic, record(&format!("k{}", n % 4), n))).collect();
@@ -389,7 +392,7 @@ async fn what_never_reached_a_server_that_is_gone_is_written_in_order_when_it_is
 #[tokio::test]
 async fn a_server_that_stays_away_is_unavailable_without_effect() {
     let fake = KinesisFake::start().await.unwrap();
-    let door = Door::to(fake.address()).await;
+    let door = Door::to(fake.address());
     let mut config = config(&door.url());
     config.publish.give_up_after = Duration::from_millis(200);
     let publisher = KinesisBus::open(config).await.unwrap().publisher();
@@ -412,8 +415,13 @@ async fn a_server_that_takes_no_connection_is_unavailable_without_effect() {
     let knock = async || {
         tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await
     };
-    while let Ok(taken) = knock().await {
-        queue.push(taken.unwrap());
+    let mut unheard = 0;
+    // One that is not heard may have come to a busy machine; several in a row have come to a full queue.
+    while unheard < 5 {
+        match knock().await {
+            Ok(taken) => (unheard, _) = (0, queue.push(taken.unwrap())),
+            Err(_) => unheard += 1,
+        }
         assert!(queue.len() < 10_000, "the queue has no end");
     }
     let mut config = config(&format!("http://{address}"));

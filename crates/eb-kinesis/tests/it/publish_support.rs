@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use eb_contract::{
     EbRef, Effect, EnvelopeRef, Error, EventBusPublisher, PartitionKey, PublishRecord, Result, Topic,
 };
-use eb_kinesis::{KinesisBus, KinesisConfig, KinesisPublisher, PublishConfig, Timeouts};
+use eb_kinesis::{KinesisBus, KinesisConfig, KinesisPublisher, PublishConfig};
 use eb_testkit::kinesis_fake::KinesisFake;
+use eb_testkit::services::free_port;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+
+use crate::engine::patient;
 
 /// A fake with one stream, and a publisher before it.
 pub(crate) struct Stage {
@@ -83,10 +85,7 @@ impl Stage {
 }
 
 pub(crate) fn config(url: &str) -> KinesisConfig {
-    KinesisConfig {
-        timeouts: Timeouts { connect: Duration::from_secs(3), attempt: Duration::from_secs(10) },
-        ..KinesisConfig::emulator(url)
-    }
+    KinesisConfig { timeouts: patient(), ..KinesisConfig::emulator(url) }
 }
 
 pub(crate) fn topic() -> Topic {
@@ -111,9 +110,8 @@ pub(crate) struct Door {
 
 impl Door {
     /// A door that is shut.
-    pub(crate) async fn to(to: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        Self { to, at: listener.local_addr().unwrap(), open: None }
+    pub(crate) fn to(to: SocketAddr) -> Self {
+        Self { to, at: (Ipv4Addr::LOCALHOST, free_port().unwrap()).into(), open: None }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -37,6 +37,7 @@ impl Scene {
         }
         fake.create_stream(STREAM, shards);
         let mut config = KinesisConfig::emulator(&fake.endpoint_url());
+        config.timeouts = crate::engine::patient();
         config.read.idle_poll = Duration::from_millis(5);
         config.read.shards_fresh_for = Duration::ZERO;
         Self { fake, topic: Topic::new(STREAM).unwrap(), config }

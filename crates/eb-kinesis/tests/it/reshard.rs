@@ -12,7 +12,7 @@ use eb_contract::{
 use eb_kinesis::{KinesisBus, KinesisConfig, StreamNames};
 use eb_testkit::services::kinesis_url;
 
-use crate::engine::{Engine, own_prefix};
+use crate::engine::{Engine, own_prefix, patient};
 
 const PUBLISHERS: usize = 16;
 const KEYS_EACH: usize = 3;
@@ -64,7 +64,8 @@ async fn nothing_is_lost_and_parents_come_before_children_while_shards_split_and
     let url = kinesis_url().expect("an engine to test with");
     let engine = Engine::at(&url);
     let streams = StreamNames { prefix: own_prefix(), ..StreamNames::default() };
-    let config = KinesisConfig { streams: streams.clone(), ..KinesisConfig::emulator(&url) };
+    let config =
+        KinesisConfig { streams: streams.clone(), timeouts: patient(), ..KinesisConfig::emulator(&url) };
     let topic = Topic::new("moving").unwrap();
     let stream = streams.stream_of(&topic);
     let bus = KinesisBus::open(config.clone()).await.unwrap();

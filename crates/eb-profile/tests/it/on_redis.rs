@@ -2,16 +2,19 @@
 
 use eb_contract::{Durability, Effect, EnvelopeRef, Error, ErrorKind, PartitionKey, PublishRecord, Topic};
 use eb_profile::{Env, OpenError, Platform, Profile, ProfileSource, Purpose};
-use eb_testkit::services::{Redis, RedisOptions, RedisReply, Signal};
+use eb_testkit::services::{Redis, RedisOptions, RedisReply, Signal, free_port};
 use ig_gate::Decision;
 
 use crate::opening::{LOCAL, event};
 
 /// The local profile on Redis with these lines in its section, `LOCAL`'s stores and all.
+/// Where they say nothing else, it is patient with a machine that is busy with everything else.
 fn profile(folder: &tempfile::TempDir, section: &str) -> Profile {
+    let patient =
+        if section.contains("connect_timeout_ms") { "" } else { "      connect_timeout_ms: 10000\n" };
     let text = LOCAL.replace("event_bus_kind: file", "event_bus_kind: redis").replace(
         "    create_topics: true\n",
-        &format!("    create_topics: true\n    max_envelope_bytes: 2000\n    redis:\n{section}"),
+        &format!("    create_topics: true\n    max_envelope_bytes: 2000\n    redis:\n{section}{patient}"),
     );
     let env = Env::only([("EB_RUNS", folder.path().to_str().unwrap())]);
     Profile::parse(ProfileSource::built_in(folder.path()), &text, &env).unwrap()
@@ -144,7 +147,7 @@ async fn an_encrypted_connection_is_made_with_the_certificates_of_the_profile() 
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let me = rcgen::generate_simple_self_signed(["gate".to_owned()]).unwrap();
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = free_port().expect("a free port");
     // Both sign themselves: the server trusts ours and we trust its.
     let settings = [
         ("tls-port", port.to_string().as_str()),
@@ -193,7 +196,7 @@ async fn a_server_that_accepts_and_says_nothing_is_given_up_after_the_connect_ti
 async fn an_append_that_is_not_answered_within_the_timeout_has_an_unknown_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let server = server(&[]);
-    let section = format!("      url: {}\n      answer_timeout_ms: 50\n", server.url());
+    let section = format!("      url: {}\n      answer_timeout_ms: 3000\n", server.url());
     let platform = open(&profile(&folder, &section)).await.unwrap();
     let publisher = platform.publisher();
     publisher.publish(&audit(), record(0)).await.unwrap();

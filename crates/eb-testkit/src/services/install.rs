@@ -40,16 +40,22 @@ fn alone(folder: &Path, name: &str) -> Result<File> {
     Ok(lock)
 }
 
-/// What `find` finds; where it finds nothing, a Debian package is installed first, if this process may.
+/// A Debian package, for what is found on the machine as a rule.
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    /// Variables for its installation.
+    pub(crate) environment: &'static [(&'static str, &'static str)],
+    /// What is said where it is missing, and what to do then.
+    pub(crate) missing: &'static str,
+    pub(crate) advice: &'static str,
+}
+
+/// What `find` finds; where it finds nothing, the package is installed first, if this process may.
 ///
 /// # Errors
-/// What was `missing`, with the advice, where nothing can be installed from here; and what apt said.
-pub(crate) fn found_or_by_apt<T>(
-    find: impl Fn() -> Option<T>,
-    package: &str,
-    missing: &str,
-    advice: &str,
-) -> Result<T> {
+/// What is missing, with the advice, where nothing can be installed from here; and what apt said.
+pub(crate) fn found_or_by_apt<T>(find: impl Fn() -> Option<T>, package: &Package) -> Result<T> {
+    let Package { name, environment, missing, advice } = package;
     if let Some(found) = find() {
         return Ok(found);
     }
@@ -61,18 +67,16 @@ pub(crate) fn found_or_by_apt<T>(
     if let Some(found) = find() {
         return Ok(found);
     }
-    eprintln!("services: installing the Debian package {package}");
+    eprintln!("services: installing the Debian package {name}");
     let apt = |args: &[&str]| {
         let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        // The package would start a server of the machine's own.
-        apt.env("RUNLEVEL", "1");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").envs(environment.iter().copied());
         apt.args(["-q", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=600"]).args(args);
         download(&mut apt, advice)
     };
     apt(&["update"])?;
-    apt(&["install", "-y", "--no-install-recommends", package])?;
-    find().ok_or_else(|| ServiceError::new(format!("apt installed {package}, but {missing}; {advice}")))
+    apt(&["install", "-y", "--no-install-recommends", name])?;
+    find().ok_or_else(|| ServiceError::new(format!("apt installed {name}, but {missing}; {advice}")))
 }
 
 /// Runs a step of an installation that fetches something, again after a pause if it fails.

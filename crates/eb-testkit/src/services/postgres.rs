@@ -56,12 +56,13 @@ impl PostgresBinaries {
     /// # Errors
     /// What to install, where they are neither there nor can be installed from here.
     pub fn find_or_install() -> Result<Self> {
-        install::found_or_by_apt(
-            Self::find,
-            "postgresql",
-            "no initdb and postgres were found",
-            "install PostgreSQL 13 or newer (Debian and Ubuntu: apt install postgresql, macOS: brew install postgresql)",
-        )
+        const PACKAGE: install::Package = install::Package {
+            name: "postgresql",
+            environment: &[],
+            missing: "no initdb and postgres were found",
+            advice: "install PostgreSQL 13 or newer (Debian and Ubuntu: apt install postgresql, macOS: brew install postgresql)",
+        };
+        install::found_or_by_apt(Self::find, &PACKAGE)
     }
 }
 

@@ -56,12 +56,14 @@ impl Redis {
             let all = std::env::split_paths(&path).chain(usual).map(|folder| folder.join("redis-server"));
             all.into_iter().find(|program| program.is_file())
         };
-        install::found_or_by_apt(
-            find,
-            "redis-server",
-            "no redis-server was found",
-            "install Redis 7.0 or newer (Debian and Ubuntu: apt install redis-server, macOS: brew install redis)",
-        )
+        const PACKAGE: install::Package = install::Package {
+            name: "redis-server",
+            // It would start a server of the machine's own.
+            environment: &[("RUNLEVEL", "1")],
+            missing: "no redis-server was found",
+            advice: "install Redis 7.0 or newer (Debian and Ubuntu: apt install redis-server, macOS: brew install redis)",
+        };
+        install::found_or_by_apt(find, &PACKAGE)
     }
 
     pub(crate) fn start_in(

@@ -203,7 +203,8 @@ async fn events_behind_one_of_another_gate_are_bounded_too() {
     assert_eq!(admitted, 4);
 }
 
-#[tokio::test]
+/// On a paused clock: how long it takes is not how often is looked.
+#[tokio::test(start_paused = true)]
 async fn the_events_of_a_crashed_gate_are_settled_in_one_look_at_the_log() {
     let (world, gate) = shared().await;
     world.index.reservations.lock().lease_ended = true;
