@@ -40,6 +40,8 @@ pub struct Setup {
     pub count: usize,
     /// How many are in flight at once.
     pub window: usize,
+    /// After so many commits a consumer waits for a line, or the end, of its standard input; never for 0.
+    pub hold_after: usize,
     /// The lease of its reservations, in milliseconds.
     pub lease_ms: u64,
     /// Its deadline for unknown outcomes, in milliseconds.
@@ -64,6 +66,7 @@ impl Setup {
             ("seed", self.seed),
             ("count", self.count as u64),
             ("window", self.window as u64),
+            ("hold_after", self.hold_after as u64),
             ("lease_ms", self.lease_ms),
             ("deadline_ms", self.deadline_ms),
             ("patience_ms", self.patience_ms),
@@ -93,6 +96,7 @@ impl Setup {
             seed: number("seed")?,
             count: usize::try_from(number("count")?)?,
             window: usize::try_from(number("window")?)?,
+            hold_after: usize::try_from(number("hold_after")?)?,
             lease_ms: number("lease_ms")?,
             deadline_ms: number("deadline_ms")?,
             patience_ms: number("patience_ms")?,

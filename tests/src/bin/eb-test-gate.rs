@@ -1,9 +1,10 @@
 //! The gate as a process that is killed: `eb-test-gate <profile> <runs> <seed> <count> <concurrency>`.
 //!
 //! Opens the platform of the profile with everything it writes below `<runs>`, sends it the first `<count>` events of the
-//! seed's stream, always from the first one, and says every receipt.
+//! seed's stream, always from the first one, each until there is a receipt or no hope of one, and says every receipt.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bytes::Bytes;
 use eb_profile::{Env, OpenError, Platform, Purpose};
@@ -42,11 +43,15 @@ async fn admit(profile: &str, runs: &str, seed: u64, count: u64, concurrency: u6
     let platform = Platform::open_with(profile, Purpose::Writing, &env).await.map_err(fail)?;
     let gate = platform.gate().await.map_err(fail)?.clone();
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    let events = gate_events(seed).take(count).map(|event| Bytes::from(event.bytes));
-    let mut answers = Box::pin(
-        gate.admit_stream(stream::iter(events), usize::try_from(concurrency).unwrap_or(1)).enumerate(),
-    );
-    while let Some((place, answer)) = answers.next().await {
+    let events: Vec<_> = gate_events(seed).take(count).map(|event| Bytes::from(event.bytes)).collect();
+    let concurrency = usize::try_from(concurrency).unwrap_or(1);
+    let mut answers = Box::pin(gate.admit_stream(stream::iter(events.clone()), concurrency).enumerate());
+    while let Some((place, mut answer)) = answers.next().await {
+        // What a busy machine could not do in time.
+        while answer.as_ref().is_err_and(ig_gate::GateError::is_retryable) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = gate.admit(events[place].clone()).await;
+        }
         let receipt = answer.map_err(|e| format!("event {place}: {e}"))?;
         let json = serde_json::to_string(&receipt).map_err(|e| e.to_string())?;
         Fact::Answered(place, json).say();

@@ -5,7 +5,8 @@
 //!   receipt.
 //! - `consume` reads the file bus in its folder from where its checkpoint stands, puts each record into the table
 //!   `consumed` and the checkpoint past it in the same transaction, and says what was committed. `window` is how many
-//!   records a transaction takes at most, `seed` the epoch of its lease. It ends at the head.
+//!   records a transaction takes at most, `seed` the epoch of its lease. After `hold_after` transactions it says `holding`, and
+//!   waits for its standard input. It ends at the head.
 
 use std::process::ExitCode;
 
@@ -110,6 +111,7 @@ mod unix {
         let incarnation = reader.partitions(&topic).await?.incarnation;
         let lease = Lease { owner: format!("process {}", std::process::id()), epoch: setup.seed };
         let limit = ReadLimit { max_records: setup.window.max(1), max_bytes: 1 << 20, wait: Duration::ZERO };
+        let mut commits = 0;
         'anew: loop {
             let stored = match store.load(&consumer, &topic, partition).await {
                 Ok(stored) => stored,
@@ -140,6 +142,10 @@ mod unix {
                         Ok(committed) => {
                             Fact::Reached(committed.cut.to_string()).say();
                             stands = committed;
+                            commits += 1;
+                            if commits == setup.hold_after {
+                                hold().await?;
+                            }
                         }
                         // What became of it, or who came in between, the store tells.
                         Err(error)
@@ -157,6 +163,13 @@ mod unix {
                 }
             }
         }
+    }
+
+    /// Waits for whoever started this process.
+    async fn hold() -> Result<(), Failed> {
+        Fact::Reached("holding".to_owned()).say();
+        tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+        Ok(())
     }
 
     /// The records and the checkpoint past them, in one transaction.

@@ -194,7 +194,8 @@ fn a_reader_that_has_waited_in_vain_reads_up_to_the_watermark_and_does_not_wait_
     let reads = late.clone();
     let done = while_it_syncs(&stuck, &late, u64::MAX / 2, move || {
         let mut config = Session::beside(reads.clone(), Manner::default()).config();
-        config.settle_patience = Duration::from_millis(30);
+        // Time enough to ask more than once on a machine that is busy with everything else.
+        config.settle_patience = Duration::from_secs(1);
         let reader = FileBus::open_on(config, Arc::new(reads.clone())).unwrap().reader();
         let look = || {
             let before = reads.operations(Some(OpKind::Lock));

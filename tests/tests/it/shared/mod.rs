@@ -32,6 +32,7 @@ fn place(name: &str, seed: u64) -> Place {
         seed,
         count: 0,
         window: 64,
+        hold_after: 0,
         lease_ms: 400,
         deadline_ms: 3_000,
         patience_ms: 10_000,
