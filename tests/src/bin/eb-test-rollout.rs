@@ -1,7 +1,8 @@
 //! A process on a rollout that is killed and halted: `eb-test-rollout publish|consume <profile> <runs> …`.
 //!
 //! - `publish … <name> <next>,<next>,…`: sends the events of its lanes through the gate of the profile, beginning with these numbers, each until there
-//!   is a receipt for it. Says every receipt, and every answer that was none. Ends in order once its standard input is closed.
+//!   is a receipt for it. Says every receipt, and every answer that was none. Ends in order once its standard input is closed; what has no receipt
+//!   a while later is left as it is.
 //! - `consume … <effects>`: handles every event of the topic by appending `partition offset event_id` to the file, in one write. Runs until
 //!   it is killed.
 
@@ -10,7 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eb_consumer::{CommitPolicy, HandlerError, LeasePolicy, Limits, RawEvent, RunningConsumer};
 use eb_contract::Topic;
@@ -23,6 +24,8 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Before an event is sent again, or a gate opened again.
 const AGAIN: Duration = Duration::from_millis(20);
+/// For how long an event without a receipt is sent again once the process is to end.
+const LAST_TRIES: Duration = Duration::from_secs(5);
 /// Between two events of a lane.
 const REST: Duration = Duration::from_millis(4);
 
@@ -102,12 +105,20 @@ async fn send(gate: Gate, key: String, lane: u64, next: u64, stop: Arc<AtomicBoo
     let mut n = next;
     while !stop.load(Ordering::Relaxed) {
         let bytes = event(&key, n);
+        let mut stopped = None;
         let receipt = loop {
             match gate.admit(bytes.clone()).await {
                 Ok(receipt) => break receipt,
+                // What a Kinesis may still apply stays unknown for longer than this.
+                Err(_) if stopped.is_some_and(|since: Instant| since.elapsed() >= LAST_TRIES) => {
+                    return Ok(());
+                }
                 Err(error) if error.is_retryable() => {
                     let unknown = error.code() == GateErrorCode::PublishOutcomeUnknown;
                     failed(error.code().as_str(), unknown, &error.to_string());
+                    if stop.load(Ordering::Relaxed) {
+                        stopped.get_or_insert_with(Instant::now);
+                    }
                     tokio::time::sleep(AGAIN).await;
                 }
                 Err(error) => return Err(error.into()),

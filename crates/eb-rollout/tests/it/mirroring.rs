@@ -1,15 +1,18 @@
 //! The mirror: nothing is left out, nothing differs unsaid.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use eb_contract::{
-    BoxFuture, Capabilities, Cursor, Error, ErrorKind, EventBusPublisher, EventBusReader, Head, PartitionId,
-    Result, StartAt, Topic, TopicPartitions,
+    BoxFuture, Capabilities, Cursor, EbRef, Error, ErrorKind, EventBusAdmin, EventBusPublisher,
+    EventBusReader, Head, PartitionId, PublishRecord, Result, StartAt, Topic, TopicPartitions,
 };
 use eb_memory::{Fate, MemoryConfig};
 use eb_rollout::{Comparison, FindingKind, MirrorState, Phase, RolloutBus, RolloutConfig, RolloutParts};
+
+use tokio::time::Instant;
 
 use crate::bent::{Bend, bent};
 use crate::support::{World, advance_to, event, make_topic, publish, quick, topic};
@@ -394,4 +397,79 @@ async fn however_many_late_copies_there_are_the_primarys_log_is_read_once_for_al
     assert_eq!((mirror.duplicates, mirror.findings.len()), (100, 0));
     let begun = counting.1.load(Ordering::SeqCst) - before;
     assert!((1..10).contains(&begun), "{begun} times for 100 copies");
+}
+
+/// ACKs what lies in another topic, once it is told to: as a name that leads to the wrong place.
+struct Astray(Arc<dyn EventBusPublisher>, Arc<AtomicBool>);
+
+fn elsewhere() -> Topic {
+    Topic::new("elsewhere").unwrap()
+}
+
+impl EventBusPublisher for Astray {
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    fn publish(&self, topic: &Topic, record: PublishRecord) -> BoxFuture<'static, Result<EbRef>> {
+        let one = self.publish_batch(topic, vec![record]);
+        Box::pin(async move { one.await.remove(0) })
+    }
+
+    fn publish_batch(
+        &self,
+        topic: &Topic,
+        records: Vec<PublishRecord>,
+    ) -> BoxFuture<'static, Vec<Result<EbRef>>> {
+        let of = topic.clone();
+        let to = if self.1.load(Ordering::SeqCst) { elsewhere() } else { of.clone() };
+        let publishing = self.0.publish_batch(&to, records);
+        Box::pin(async move {
+            let named = |at: EbRef| EbRef { topic: of.clone(), ..at };
+            publishing.await.into_iter().map(|answer| answer.map(named)).collect()
+        })
+    }
+
+    fn probe(&self, topic: &Topic) -> BoxFuture<'static, Result<()>> {
+        self.0.probe(topic)
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<()>> {
+        self.0.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_in_many_partitions_is_waited_for_once() {
+    let (world, astray) = (World::plain(), Arc::new(AtomicBool::new(false)));
+    let mut parts = world.parts();
+    let (new, leads) = (world.new.clone(), astray.clone());
+    parts.new.publisher = Arc::new(move || {
+        let publisher = Arc::new(Astray(Arc::new(new.publisher()), leads.clone()));
+        Box::pin(async move { Ok(publisher as Arc<dyn EventBusPublisher>) })
+    });
+    let config = quick();
+    let visible_within = config.mirror.visible_within;
+    let bus = RolloutBus::open(parts, config).await.unwrap();
+    make_topic(&bus, 8).await;
+    world.new.admin().create_topic(&elsewhere(), 8).await.unwrap();
+    let batch = |from: usize| (from..from + 100).map(|n| event(&format!("k{n}"), n)).collect::<Vec<_>>();
+    let publisher = bus.publisher();
+    advance_to(&bus, Phase::DualWrite).await;
+    begun(&bus).await;
+    // Offsets there are further than those of the log that is read.
+    let filling = world.new.publisher();
+    drop([
+        filling.publish_batch(&elsewhere(), batch(0)).await,
+        filling.publish_batch(&elsewhere(), batch(0)).await,
+    ]);
+    astray.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    drop(publisher.publish_batch(&topic(), batch(0)).await);
+    let mirror = mirrored(&bus, 1).await;
+    let took = started.elapsed();
+    let in_partitions: BTreeSet<u32> = mirror.findings.iter().map(|f| f.partition).collect();
+    assert!(mirror.findings.iter().all(|f| f.kind == FindingKind::Missing) && in_partitions.len() > 1);
+    // Once for the first copy and once for the second, by a clock that stands still but for what is waited for.
+    assert!(took < visible_within * 2 + Duration::from_secs(1), "{took:?}");
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use eb_contract::stores::{RegisterChange, RegisterStore, Versioned};
 use eb_contract::{
-    BoxFuture, Error, EventBusPublisher, EventBusReader, PartitionId, RegisterName, Result, StartAt,
+    BoxFuture, Error, EventBusPublisher, EventBusReader, PartitionId, ReadLimit, ReadState, RegisterName,
+    Result, StartAt,
 };
 use eb_memory::MemoryRegisterStore;
 use eb_rollout::{Phase, RolloutBus, RolloutConfig, RolloutParts};
 use parking_lot::Mutex;
 
 use crate::support::{World, advance_to, event, make_topic, publish, quick, topic};
+use crate::switching::ids;
 
 /// A store that can be put in the place of another.
 #[derive(Clone)]
@@ -102,4 +104,31 @@ async fn a_register_that_was_lost_or_restored_from_an_old_copy_stops_who_knows_b
         let moved = knows.control().rollback(Phase::Baseline, "on").await;
         assert_eq!(moved.unwrap_err().kind().code(), "facts_missing", "lost: {lost}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_cannot_ask_hands_out_nothing_that_may_lie_behind_an_end() {
+    let world = World::plain();
+    let store = Restored(Arc::new(Mutex::new(world.registers.clone())));
+    let bus = world.open(quick()).await;
+    make_topic(&bus, 1).await;
+    let publisher = bus.publisher();
+    publish(&publisher, "k", 0).await;
+    advance_to(&bus, Phase::DualWrite).await;
+    let other = open(&world, &store).await;
+    let reader = other.reader();
+    let mut cursor = reader.cursor(&topic(), PartitionId(0), StartAt::Earliest).await.unwrap();
+    // From here on it hears nothing of the switch, and a record lands behind it.
+    *store.0.lock() = MemoryRegisterStore::new();
+    world.old.faults().hold();
+    let late = publisher.publish(&topic(), event("k", 1));
+    advance_to(&bus, Phase::NewPrimary).await;
+    world.old.faults().release();
+    late.await.unwrap_err();
+    let error = cursor.next(ReadLimit::default()).await.unwrap_err();
+    assert_eq!(error.kind().code(), "facts_missing", "{error}");
+    *store.0.lock() = world.registers.clone();
+    let batch = cursor.next(ReadLimit::default()).await.unwrap();
+    assert_eq!(ids(&batch.records), ["k-0"]);
+    assert_eq!(batch.state, ReadState::Closed { children: vec![PartitionId(65536)] });
 }

@@ -22,6 +22,8 @@ pub(super) struct Promises {
     /// The place of each event, by its id.
     pub(super) places: BTreeMap<String, EbRef>,
     admitted: BTreeSet<String>,
+    /// The latest segment of the chain that an event was admitted to.
+    pub(super) newest: u32,
     pub(super) refused: u64,
     pub(super) unknown: u64,
     errors: BTreeMap<String, u64>,
@@ -41,6 +43,7 @@ impl Promises {
                 if receipt.decision == Decision::Admit {
                     assert!(self.admitted.insert(id.clone()), "{id} was admitted twice");
                 }
+                self.newest = self.newest.max(at.partition_id.0 / PER_SEGMENT);
                 let first = self.places.entry(id.clone()).or_insert_with(|| at.clone());
                 assert_eq!(*first, at, "{id}: two receipts name two places");
                 Some((lane, n))

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use eb_contract::EventBusReader;
-use eb_file::{FileBus, FileBusConfig};
 use eb_profile::{Env, Platform, Profile, Purpose};
-use eb_redis::{RedisBus, RedisConfig, RedisUrl};
 use eb_rollout::Side;
-use eb_testkit::services::{Redis, RedisOptions, TestDatabase};
+use eb_testkit::services::TestDatabase;
+
+use super::buses::Bus;
 
 const PROFILE: &str = r#"profile_id: move
 policy:
@@ -22,7 +22,7 @@ wiring:
     topics: {fp.bus.traffic.v1: 3, fp.bus.control.v1: 1, fp.bus.audit.v1: 1}
     rollout:
       old: OLD
-      new: {kind: redis, redis: {url: "NEW", connect_timeout_ms: 400, answer_timeout_ms: 1500, publish: {give_up_after_ms: 1500}}}
+      new: NEW
       state: STATE
       # What a server that was halted has taken in, it works off as soon as it goes on.
       rest_ms: 1000
@@ -33,31 +33,43 @@ wiring:
   quarantine: {kind: file, root: "${EB_RUNS}/quarantine"}
 "#;
 
-/// Where the log lies that is left.
+/// Which bus is left for which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum From {
-    /// On a Redis: several publishers at once, with one index among them.
-    Redis,
-    /// In files: one publisher, whose index is its own.
-    Files,
+pub(super) enum Route {
+    RedisToRedis,
+    FilesToRedis,
+    FilesToKinesis,
+    KinesisToRedis,
+}
+
+impl Route {
+    /// Files take one publisher, whose index is its own; all else several at once, with one index among them.
+    pub(super) fn has_several_publishers(self) -> bool {
+        matches!(self, Self::RedisToRedis | Self::KinesisToRedis)
+    }
 }
 
 pub(super) struct Place {
-    pub(super) from: From,
-    old: Option<Redis>,
-    pub(super) new: Redis,
+    pub(super) route: Route,
+    pub(super) old: Bus,
+    pub(super) new: Bus,
     _database: TestDatabase,
     pub(super) folder: tempfile::TempDir,
 }
 
 impl Place {
     /// Servers of its own, and the profile with these triggers.
-    pub(super) fn new(from: From, triggers: &str) -> Self {
-        let redis = || Redis::start(&RedisOptions::default()).expect("a Redis to test with");
-        let old = (from == From::Redis).then(redis);
+    pub(super) fn new(route: Route, triggers: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files = || Bus::Files(folder.path().join("old"));
+        let (old, new) = match route {
+            Route::RedisToRedis => (Bus::redis(), Bus::redis()),
+            Route::FilesToRedis => (files(), Bus::redis()),
+            Route::FilesToKinesis => (files(), Bus::kinesis()),
+            Route::KinesisToRedis => (Bus::kinesis(), Bus::redis()),
+        };
         let database = TestDatabase::create().expect("a Postgres to test with");
-        let place =
-            Self { from, old, new: redis(), _database: database, folder: tempfile::tempdir().unwrap() };
+        let place = Self { route, old, new, _database: database, folder };
         let config = place.folder.path().join("config");
         std::fs::create_dir_all(config.join("platform/profiles")).unwrap();
         let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
@@ -67,21 +79,15 @@ impl Place {
         let url = place._database.url();
         let postgres = format!("{{kind: postgres, url: \"{url}\"}}");
         let folder = place.folder.path().display();
-        let (old, state, index) = match &place.old {
-            Some(old) => (
-                format!("{{kind: redis, redis: {{url: \"{}\"}}}}", old.url()),
-                postgres.clone(),
-                postgres.clone(),
-            ),
-            None => (
-                format!("{{kind: file, root: \"{folder}/old\"}}"),
-                format!("{{kind: file, root: \"{folder}/state\"}}"),
-                "{kind: embedded, path: \"${EB_RUNS}/index\"}".to_owned(),
-            ),
+        let (state, index) = if route.has_several_publishers() {
+            (postgres.clone(), postgres)
+        } else {
+            let state = format!("{{kind: file, root: \"{folder}/state\"}}");
+            (state, "{kind: embedded, path: \"${EB_RUNS}/index\"}".to_owned())
         };
         let text = PROFILE
-            .replace("OLD", &old)
-            .replace("NEW", &place.new.url())
+            .replace("OLD", &place.old.settings())
+            .replace("NEW", &place.new.settings())
             .replace("STATE", &state)
             .replace("TRIGGERS", triggers)
             .replace("DATABASE", &url)
@@ -112,15 +118,9 @@ impl Place {
 
     /// One of the two buses itself, without anything between.
     pub(super) async fn bus(&self, side: Side) -> Box<dyn EventBusReader> {
-        let server = match (side, &self.old) {
-            (Side::Old, Some(old)) => old,
-            (Side::Old, None) => {
-                let root = self.folder.path().join("old");
-                return Box::new(FileBus::open(FileBusConfig::new(root)).unwrap().reader());
-            }
-            (Side::New, _) => &self.new,
-        };
-        let config = RedisConfig::new(RedisUrl::parse(&server.url()).unwrap());
-        Box::new(RedisBus::open(config).await.unwrap().reader())
+        match side {
+            Side::Old => self.old.reader().await,
+            Side::New => self.new.reader().await,
+        }
     }
 }

@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use eb_contract::{EnvelopeRef, EventBusPublisher, PartitionKey, PublishRecord, Topic};
+use eb_contract::{EnvelopeRef, PartitionKey, PublishRecord, Topic};
 use eb_profile::Platform;
-use eb_redis::{RedisBus, RedisConfig, RedisUrl};
 use eb_rollout::Phase;
 use eb_system_tests::rollout::{TOPIC, event};
-use eb_testkit::services::Signal;
 use ig_gate::{Decision, Gate};
 use tokio::task::JoinHandle;
 
-use super::place::{From, Place};
+use super::place::{Place, Route};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,7 +32,8 @@ impl Caller {
                     if stopping.load(Ordering::Relaxed) {
                         return;
                     }
-                    match gate.admit(event("caller", n)).await {
+                    // Several keys, since a Kinesis takes those of one key one by one.
+                    match gate.admit(event(&format!("caller-{}", n % 16), n / 16)).await {
                         Ok(receipt) => {
                             assert_ne!(receipt.decision, Decision::Quarantine, "{receipt:?}");
                             break;
@@ -90,20 +89,9 @@ async fn rolled_back(platform: &Platform, since: Instant) -> String {
     }
 }
 
-/// Somebody else's record on the new bus.
-async fn intrude(place: &Place) {
-    let config = RedisConfig::new(RedisUrl::parse(&place.new.url()).unwrap());
-    let publisher = RedisBus::open(config).await.unwrap().publisher();
-    let record = PublishRecord::new(
-        PartitionKey::new("caller").unwrap(),
-        EnvelopeRef::new(r#"{"event_id":"intruder"}"#).unwrap(),
-    );
-    publisher.publish(&Topic::new(TOPIC).unwrap(), record).await.unwrap();
-}
-
 /// A platform with a gate and a caller, in a phase.
-async fn running(triggers: &str, phase: Phase) -> (Place, Platform, Caller) {
-    let place = tokio::task::block_in_place(|| Place::new(From::Files, triggers));
+async fn running(route: Route, triggers: &str, phase: Phase) -> (Place, Platform, Caller) {
+    let place = tokio::task::block_in_place(|| Place::new(route, triggers));
     let platform = place.open("gate").await;
     let caller = Caller::start(platform.gate().await.unwrap().clone());
     caller.until_admitted(20).await;
@@ -115,6 +103,10 @@ async fn running(triggers: &str, phase: Phase) -> (Place, Platform, Caller) {
     (place, platform, caller)
 }
 
+fn topic() -> Topic {
+    Topic::new(TOPIC).unwrap()
+}
+
 async fn end(platform: Platform, caller: Caller) {
     // Nothing of it stops the platform.
     caller.until_admitted(20).await;
@@ -124,11 +116,28 @@ async fn end(platform: Platform, caller: Caller) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_on_the_new_bus_that_is_nobodys_rolls_back() {
-    let (place, platform, caller) = running("{p99_ratio_percent: 0}", Phase::DualWrite).await;
+    let (place, platform, caller) =
+        running(Route::FilesToRedis, "{p99_ratio_percent: 0}", Phase::DualWrite).await;
     let began = Instant::now();
-    intrude(&place).await;
+    let record = PublishRecord::new(
+        PartitionKey::new("caller").unwrap(),
+        EnvelopeRef::new(r#"{"event_id":"intruder"}"#).unwrap(),
+    );
+    place.new.intrude(&topic(), record).await;
     let why = rolled_back(&platform, began).await;
     assert!(why.starts_with("trigger: an event in the mirror is not the primary's"), "{why}");
+    end(platform, caller).await;
+}
+
+/// The service says of each copy that it has it, and where; who reads the log does not find it, then or when it was copied again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_the_new_bus_has_acked_and_does_not_hold_rolls_back() {
+    let triggers = "{unavailable_ms: 0, p99_ratio_percent: 0}";
+    let (place, platform, caller) = running(Route::FilesToKinesis, triggers, Phase::DualWrite).await;
+    let began = Instant::now();
+    place.new.lead_astray(&topic(), 3).await;
+    let why = rolled_back(&platform, began).await;
+    assert!(why.starts_with("trigger: an event is missing in the mirror"), "{why}");
     end(platform, caller).await;
 }
 
@@ -136,12 +145,12 @@ async fn a_record_on_the_new_bus_that_is_nobodys_rolls_back() {
 async fn a_new_bus_that_is_gone_for_longer_than_it_may_rolls_back_in_every_mirrored_phase() {
     for phase in [Phase::DualWrite, Phase::NewPrimary] {
         let triggers = "{unavailable_ms: 2000, p99_ratio_percent: 0}";
-        let (mut place, platform, caller) = running(triggers, phase).await;
+        let (mut place, platform, caller) = running(Route::FilesToRedis, triggers, phase).await;
         let began = Instant::now();
-        tokio::task::block_in_place(|| place.new.stop(Signal::Kill)).unwrap();
+        tokio::task::block_in_place(|| place.new.go());
         let why = rolled_back(&platform, began).await;
         assert!(why.contains("the new bus has been unavailable for"), "{phase}: {why}");
-        tokio::task::block_in_place(|| place.new.restart()).unwrap();
+        tokio::task::block_in_place(|| place.new.come_back());
         end(platform, caller).await;
     }
 }
@@ -150,12 +159,12 @@ async fn a_new_bus_that_is_gone_for_longer_than_it_may_rolls_back_in_every_mirro
 async fn a_new_bus_that_is_much_slower_than_the_old_one_rolls_back() {
     let triggers =
         "{unavailable_ms: 0, p99_ratio_percent: 300, p99_floor_ms: 40, window_ms: 1500, min_samples: 10}";
-    let (place, platform, caller) = running(triggers, Phase::NewPrimary).await;
+    let (place, platform, caller) = running(Route::FilesToRedis, triggers, Phase::NewPrimary).await;
     let began = Instant::now();
     let slow = async {
         // It answers, and takes its time.
         loop {
-            let halted = place.new.pause().unwrap();
+            let halted = place.new.halt();
             tokio::time::sleep(Duration::from_millis(150)).await;
             drop(halted);
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use eb_contract::{EbRef, Effect, EventBusPublisher, PublishRecord, Result, Topic};
 use tokio::time::Instant;
@@ -11,6 +12,9 @@ use crate::error::unavailable;
 use crate::latency::{MIRROR_CALL, Whose};
 use crate::mirror::doc::TopicMirror;
 use crate::mirror::follow::{Id, Step};
+
+/// How long a mirror's log may say that more is there, beyond the time in which what was ACKed must be seen.
+const LONGEST_LATE: Duration = Duration::from_secs(60);
 
 impl Worker {
     /// Publishes what is due, reads it back and compares. Gives back what was ACKed and is not there.
@@ -31,12 +35,14 @@ impl Worker {
             expected.entry(one.2.partition_id.0).or_default().push_back(one);
         }
         let mut missing = Vec::new();
+        // One time for all partitions: all of it was ACKed before it began.
+        let deadline = Instant::now() + self.shared.config.mirror.visible_within;
         for (partition, mut expected) in expected {
             // Records of different keys may have been ACKed in another order than they lie.
             expected
                 .make_contiguous()
                 .sort_by(|a, b| a.2.offset.partial_cmp(&b.2.offset).unwrap_or(std::cmp::Ordering::Equal));
-            missing.extend(self.read_back(topic, work, of, partition, expected).await?);
+            missing.extend(self.read_back(topic, work, of, (partition, expected), deadline).await?);
         }
         Ok(missing)
     }
@@ -109,10 +115,9 @@ impl Worker {
         topic: &Topic,
         work: &mut TopicWork,
         of: &TopicMirror,
-        partition: u32,
-        mut expected: VecDeque<(Id, PublishRecord, EbRef)>,
+        (partition, mut expected): (u32, VecDeque<(Id, PublishRecord, EbRef)>),
+        deadline: Instant,
     ) -> Result<Vec<(Id, PublishRecord, EbRef)>> {
-        let deadline = Instant::now() + self.shared.config.mirror.visible_within;
         let mut missing = Vec::new();
         // A partition that came after a split or merge begins when what it goes on from is read.
         while !work.target.follows(partition) && Instant::now() < deadline {
@@ -150,7 +155,16 @@ impl Worker {
             if work.odd.len() >= self.shared.config.mirror.window {
                 self.explain(topic, of, work).await?;
             }
-            let over = Instant::now() >= deadline || matches!(step, Step::Ended);
+            let now = Instant::now();
+            let over = match step {
+                Step::Head => now >= deadline,
+                Step::Ended => true,
+                // It may lie in what is not read yet.
+                Step::More if now >= deadline + LONGEST_LATE => {
+                    return Err(unavailable(OP, "the mirror's log is not read to its head in time").at(topic));
+                }
+                Step::More => false,
+            };
             let passed = expected.back().is_some_and(|last| work.target.is_past(partition, &last.2.offset));
             if over || passed {
                 missing.extend(expected.drain(..));
