@@ -310,12 +310,16 @@ pub(crate) async fn random_commits_agree_with_a_plain_model(case: &mut Checkpoin
     println!("{SEED_VARIABLE}={}", case.seed);
     let mut random = Random::new(case.seed);
     let mut model: BTreeMap<u32, Checkpoint> = BTreeMap::new();
+    let mut cuts: BTreeMap<u32, u64> = BTreeMap::new();
     for op in 0..case.pace.operations {
         let what = format!("operation {op} of {SEED_VARIABLE}={}", case.seed);
         let p = random.below(4) as u32;
         let known = model.get(&p).cloned();
-        let (cut, version) = (random.below(30) as u64, known.as_ref().map_or(0, |k| k.version));
-        let stale = random.below(5) == 0;
+        let (reached, version) =
+            (cuts.get(&p).copied().unwrap_or(0), known.as_ref().map_or(0, |k| k.version));
+        // Drawn around the cut that was reached, so that commits pass, go back and are stale to the very end.
+        let cut = (reached + random.below(8) as u64).saturating_sub(3);
+        let stale = random.below(3) == 0;
         let version = if stale { version + 1 } else { version };
         let answer = case.commit(&Checkpoint { version, ..fresh(p, next(cut)) }).await;
         let back =
@@ -331,6 +335,7 @@ pub(crate) async fn random_commits_agree_with_a_plain_model(case: &mut Checkpoin
                     "{what}: a commit of {cut} at {version} passed, yet {refusals:?}"
                 );
                 model.insert(p, stored);
+                cuts.insert(p, cut);
             }
             Err(e) => {
                 let code = e.kind().code();
