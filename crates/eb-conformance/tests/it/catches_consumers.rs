@@ -55,7 +55,7 @@ catches! { leases, run_lease_scenario, lease_scenarios, BentLeases, LeaseBend;
     ClaimingAgainTakesOver by the_holder_claims_again_and_keeps_its_epoch;
     RenewsNothing by a_heartbeat_renews_what_is_held;
     RenewsAnything by a_heartbeat_answers_each_lease_in_its_place, an_ended_lease_is_not_renewed;
-    AnswersReversed by random_calls_agree_with_a_plain_model;
+    AnswersReversed by a_heartbeat_answers_each_lease_in_its_place;
     AnyTopicsWorkers by the_living_workers_are_those_of_the_same_consumer_and_topic;
     WorkersStay by a_worker_that_falls_silent_is_gone, whoever_leaves_is_gone_and_its_leases_are_free;
     LeavingKeepsLeases by whoever_leaves_is_gone_and_its_leases_are_free;
