@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use canonical_envelope::Envelope;
-use eb_checkpoint_pg::{PgCheckpointStore, PgConfig, PgDeadLetters, PgLeases, PgProcessed};
+use eb_checkpoint_pg::{PgCheckpointStore, PgConfig, PgDeadLetters, PgLeases, PgProcessed, PgRegisterStore};
 use eb_consumer::{ConsumerSource, EventConsumer, Stores};
 use eb_contract::{
     EnvelopeRef, EventBusPublisher, EventBusReader, PartitionId, PartitionKey, PublishRecord, ReadLimit,
     ReadState, StartAt, Topic,
 };
 use eb_file::{FileBus, FileBusConfig, FileCheckpointStore};
-use eb_memory::{MemoryCheckpointStore, MemoryDeadLetters, MemoryLeases, MemoryProcessed};
-use eb_store_local::{EmbeddedDeadLetters, EmbeddedLeases, EmbeddedProcessed, MarksConfig};
+use eb_memory::{
+    MemoryCheckpointStore, MemoryDeadLetters, MemoryLeases, MemoryProcessed, MemoryRegisterStore,
+};
+use eb_store_local::{
+    EmbeddedDeadLetters, EmbeddedLeases, EmbeddedProcessed, FileRegisterStore, MarksConfig,
+};
 use eb_testkit::events::{Generator, Mix};
 #[cfg(unix)]
 use eb_testkit::services::{Postgres, PostgresOptions};
@@ -147,6 +151,7 @@ fn memory_stores() -> Stores {
         processed: Arc::new(MemoryProcessed::new()),
         dead_letters: Arc::new(MemoryDeadLetters::new()),
         leases: Arc::new(MemoryLeases::new()),
+        registers: Arc::new(MemoryRegisterStore::new()),
     }
 }
 
@@ -157,6 +162,7 @@ fn embedded_stores(folder: &Path) -> Stores {
         processed: Arc::new(EmbeddedProcessed::open(&MarksConfig::new(folder))),
         dead_letters: Arc::new(EmbeddedDeadLetters::open(folder)),
         leases: Arc::new(EmbeddedLeases::open(folder)),
+        registers: Arc::new(FileRegisterStore::open(folder)),
     }
 }
 
@@ -168,6 +174,7 @@ async fn postgres_stores(url: &str, run: u64) -> Result<Stores> {
         processed: Arc::new(PgProcessed::open(&config).await?),
         dead_letters: Arc::new(PgDeadLetters::open(&config).await?),
         leases: Arc::new(PgLeases::open(&config).await?),
+        registers: Arc::new(PgRegisterStore::open(&config).await?),
     })
 }
 

@@ -106,6 +106,7 @@ impl EventConsumer {
             .map_err(cannot("its dead-letter store cannot be used"))?;
         if ctx.in_order {
             probe(ctx.stores.leases.probe()).await.map_err(cannot("its lease store cannot be used"))?;
+            probe(ctx.stores.registers.probe()).await.map_err(cannot("its registers cannot be used"))?;
         }
         for topic in &self.settings.topics {
             write_down_start(&ctx, topic)

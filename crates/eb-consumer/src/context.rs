@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_contract::stores::{CheckpointStore, DeadLetterStore, LeaseStore, ProcessedStore};
+use eb_contract::stores::{CheckpointStore, DeadLetterStore, LeaseStore, ProcessedStore, RegisterStore};
 use eb_contract::{ConsumerName, StartAt};
 use tokio::sync::Semaphore;
 
@@ -25,6 +25,9 @@ pub struct Stores {
     pub dead_letters: Arc<dyn DeadLetterStore>,
     /// Who reads which partition.
     pub leases: Arc<dyn LeaseStore>,
+    /// How holders of partitions ended that did not give them back, one small register for each partition: see
+    /// [`RetryPolicy::max_crashes`](crate::RetryPolicy::max_crashes).
+    pub registers: Arc<dyn RegisterStore>,
 }
 
 pub(crate) struct Context {

@@ -54,9 +54,10 @@ impl Fetch {
         committed: Cut,
         room: Arc<Room>,
         board: Arc<PartitionBoard>,
+        letters: bool,
     ) -> (Self, mpsc::Receiver<Fetched>) {
         let (to, from) = mpsc::channel(1);
-        let fetcher = Fetcher { ctx, scope, feed, committed, room, board };
+        let fetcher = Fetcher { ctx, scope, feed, committed, room, board, letters };
         let task = tokio::spawn(async move {
             // The receiver is gone: nobody wants it any more.
             let _ = fetcher.run(to).await;
@@ -85,6 +86,9 @@ struct Fetcher {
     committed: Cut,
     room: Arc<Room>,
     board: Arc<PartitionBoard>,
+    /// Records may have open letters although they are not marked: whoever held the partition before may have put them last. At the head
+    /// that is over, where one worker holds it at a time.
+    letters: bool,
 }
 
 /// Nobody wants it any more.
@@ -172,40 +176,69 @@ impl Fetcher {
         let bytes = records.iter().map(|r| r.envelope.len()).sum();
         let here = full(&self.board, self.room.take(records.len(), bytes)).await;
         let total = full(&self.board, self.ctx.room.take(records.len(), bytes)).await;
-        let items: Vec<_> = records.into_iter().map(|r| Arc::new(Item::read(r))).collect();
+        let mut items: Vec<_> = records.into_iter().map(Item::read).collect();
+        self.find_letters(&mut items).await;
+        let items: Vec<_> = items.into_iter().map(Arc::new).collect();
         let seen = self.seen(&items).await;
+        self.letters &= !self.ctx.in_order || caught_up_at.is_none();
         let next = if closed { Cut::End } else { next };
         let items = items.into_iter().zip(seen).collect();
         Fetched::Batch { batch: Batch { items, next, caught_up_at }, here, total, closed }
     }
 
-    /// What the store knows of them. It is asked until it answers.
+    /// Which of them are open dead letters.
+    async fn find_letters(&mut self, items: &mut [Item]) {
+        if items.is_empty() || !self.letters {
+            return;
+        }
+        let places: Vec<_> = items.iter().map(|i| i.record.eb_ref.clone()).collect();
+        let (ctx, life) = (&self.ctx, &self.scope.bus_incarnation);
+        let ask = || ctx.stores.dead_letters.open_of(&ctx.consumer, life, &places);
+        let letters = answers(ctx, &self.board, ("dead letters", "dead_letter"), places.len(), ask).await;
+        items.iter_mut().zip(letters).for_each(|(item, letter)| item.letter = letter);
+    }
+
+    /// What the store knows of them.
     async fn seen(&mut self, items: &[Arc<Item>]) -> Vec<Seen> {
         if items.is_empty() {
             return Vec::new();
         }
         let marks: Vec<Mark> = items.iter().map(|i| i.mark()).collect();
-        let mut patience = Patience::new(&self.ctx.commit);
-        let mut seen = loop {
-            let processed = &self.ctx.stores.processed;
-            let error = match processed.seen(&self.scope, &marks, self.ctx.by_event).await {
-                Ok(seen) if seen.len() == marks.len() => break seen,
-                Ok(seen) => {
-                    let what = format!("{} answers to {} questions", seen.len(), marks.len());
-                    Error::new(ErrorKind::ProtocolViolation, "seen", what)
-                }
-                Err(error) => error,
-            };
-            self.board.trouble("processed store", &error);
-            self.ctx.metrics.store_failed("processed", &error);
-            tokio::time::sleep(patience.delay()).await;
-        };
-        self.board.well("processed store");
+        let (ctx, scope) = (&self.ctx, &self.scope);
+        let ask = || ctx.stores.processed.seen(scope, &marks, ctx.by_event);
+        let mut seen = answers(ctx, &self.board, ("processed store", "processed"), marks.len(), ask).await;
         for (mark, seen) in marks.iter().zip(&mut seen) {
             if self.ctx.in_order && self.committed.is_before(&mark.offset) == Some(false) {
                 *seen = Seen::Here;
             }
         }
         seen
+    }
+}
+
+/// Asks a store until it answers so many questions. It is named as the health and as the counters have it.
+async fn answers<T, F: Future<Output = Result<Vec<T>>>>(
+    ctx: &Context,
+    board: &PartitionBoard,
+    (what, store): (&'static str, &'static str),
+    questions: usize,
+    ask: impl Fn() -> F,
+) -> Vec<T> {
+    let mut patience = Patience::new(&ctx.commit);
+    loop {
+        let error = match ask().await {
+            Ok(answers) if answers.len() == questions => {
+                board.well(what);
+                return answers;
+            }
+            Ok(answers) => {
+                let text = format!("{} answers to {questions} questions", answers.len());
+                Error::new(ErrorKind::ProtocolViolation, "ask", text)
+            }
+            Err(error) => error,
+        };
+        board.trouble(what, &error);
+        ctx.metrics.store_failed(store, &error);
+        tokio::time::sleep(patience.delay()).await;
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use canonical_envelope::{Envelope, Limits};
 use eb_contract::Record;
-use eb_contract::stores::{EventIdentity, Mark};
+use eb_contract::stores::{DeadLetterId, EventIdentity, Mark};
 
 /// What every envelope in a log keeps to, whatever the limits were when it was admitted.
 const LIMITS: Limits = Limits::new(Limits::MAX_BYTES, Limits::MAX_DEPTH);
@@ -17,6 +17,8 @@ pub(crate) struct Item {
     pub(crate) record: Record,
     /// What was read of the envelope, or why it could not be read.
     pub(crate) content: Result<Content, String>,
+    /// The open letter that somebody before has put of it.
+    pub(crate) letter: Option<DeadLetterId>,
 }
 
 /// What routing and idempotency need of an envelope.
@@ -31,7 +33,7 @@ pub(crate) struct Content {
 impl Item {
     pub(crate) fn read(record: Record) -> Self {
         let content = Content::read(record.envelope.bytes());
-        Self { record, content }
+        Self { record, content, letter: None }
     }
 
     /// The payload as written: one JSON object.

@@ -24,7 +24,7 @@
 //!                        └─ backing off ◄─transient, unknown, panic                (mark durable)
 //! ```
 //! - *waiting*: at most one record of a key is past this state. A key that a dead letter parks sends its records from here to *dying*.
-//! - *dying*: its dead letter is being written. While that fails, the record stays where it is, and its key and the cut with it.
+//! - *dying*: its dead letter is being written, or one from before is being resolved. While that fails, the record stays where it is, and its key and the cut with it.
 //! - *finished*: nothing more will be done for it, but nobody else knows yet.
 //! - *recorded*: the mark is durable. Its envelope is let go; its place is kept until the cut has passed it.
 //!
@@ -55,7 +55,7 @@
 //! | while handlers run | the same | those whose handler had begun: at most one per key, at most [`Limits::concurrency`] of a worker |
 //! | after success, before the mark is durable | the same | the finished ones that are not recorded: at most [`Limits::partition_records`] of a partition and [`Limits::total_records`] of a worker; usually what came within [`CommitPolicy::interval`] |
 //! | between mark and checkpoint | the same | nothing: the marks answer |
-//! | between dead letter and mark | the record, again | its handler is called again. If it fails, the letter is one (stores put a position once); if it succeeds now, an open letter is left of a record that was handled: look before retrying it. Not within transactions, where the two are one |
+//! | between dead letter and mark | the record, again | its handler is called again. If it fails, the letter is one (stores put a position once); if it succeeds now, the letter is resolved before the record counts as finished. Not within transactions, where the two are one |
 //! | in the middle of a transaction | its records | their handlers run again; their effects were rolled back |
 //! | in the answer to a transaction's commit | nothing, or the above | the version of the stored checkpoint tells which; should the commit land later still, the next transaction is refused, and the partition is opened anew |
 //! | lease lost (paused, partitioned off) | as for a crash, to the next holder; the old one's commits are fenced | as for a crash |
@@ -77,13 +77,33 @@
 //! |---|---|
 //! | the handler, permanently; the payload does not decode | dead letter, then finished |
 //! | the handler, otherwise; a panic | tried again by the [`RetryPolicy`], and after its last attempt as [`AfterMax`] says. Attempts are counted by the holder: another one begins anew |
+//! | the process, under a record (an abort, its memory), or it hangs past its lease | the next holder handles the record again; see *Records that end their process* |
 //! | the handler does not return | its key waits; the others go on up to the room, as long as there are slots ([`Limits::concurrency`]). With [`Limits::handler_time`] it is dropped, and counts as failed; without, the health tells of it after five minutes |
-//! | the dead-letter store | the record stays unfinished; tried again until it works. Letters are not fenced by the lease: one that a worker was writing when its lease ended may be about a record that the next holder handles. Within transactions they are |
+//! | the dead-letter store | the record stays unfinished; tried again until it works |
+//! | the lease ends while a letter is being written | see *Letters and leases* |
 //! | the processed store or the checkpoint store | the step is tried again; handling goes on up to the room |
 //! | reading, with a retry allowed | tried again; health degraded. Where the source has to be opened anew for that, it is, right where reading stopped: what was read is worked on meanwhile, and stays in order |
 //! | reading, for good (out of range, damage, another incarnation) | what was read is finished, the partition is given up and looked at again every [`LeasePolicy::retry_failed`]; health failing. As long as something that was read is not finished (a key that is tried again for ever, say), the source is opened anew as often, and read on if it can be |
 //! | the lease store | leases run out, partitions stop; they are claimed again when it is back |
 //! | a reset of the checkpoint by someone | the next commit is refused; the partition is opened anew where the checkpoint says |
+//!
+//! # Letters and leases
+//! Within transactions letters are fenced as effects are. Else a letter is put apart from the mark, and a worker may lose its partition between the two: the next holder
+//! then handles a record that has an open letter. So whoever takes a partition asks for the open letters of what it reads up to the head, once for each
+//! read, and only where the consumer has any. It handles such a record as any other; when that succeeds, it resolves the letter (*handled*) before the record is
+//! finished, so that what is marked as handled has no open letter. A letter is begun only while a tenth of the lease is left, so that it has landed when the next holder asks.
+//!
+//! What remains: stores do not check a letter's lease. One that is under way for longer than that tenth (a store that hangs, a worker that is stopped in the middle of writing),
+//! and lands once the next holder has asked, stays open for a record that may have been handled. It holds the time at which it was put, and retrying it calls the handler again.
+//! After a reset of the checkpoint the same goes for records whose letters are older: up to the head their letters are resolved where they are handled.
+//!
+//! # Records that end their process
+//! A record under which the process ends comes to the next holder, and ends that one, too; its attempts died with the processes. So each partition has a note of how its holders
+//! ended, in a register ([`Stores::registers`]): written when the partition is taken and when it is given back, and not otherwise. After [`RetryPolicy::max_crashes`] holders that
+//! did neither give it back nor move the stored cut, what they may have read is worked on with care: one record at a time, alone, each written down before its handler is called. A record under
+//! which so many holders ended in a row is not called again; it has used up its attempts, its letter says so, and [`RetryPolicy::after_max`] is followed. So it ends at most twice
+//! as many processes as the limit, and the count starts over whenever the stored cut has moved in between. Workers that are killed at random give nothing up, unless so many in a row die within the
+//! call of one and the same record, under care. Without an order ([`Ordering::Unordered`]) there are no holders, and nothing is counted: such a record comes for ever.
 //!
 //! # What others see
 //! With every heartbeat a worker reports for each partition that it holds what it is doing, how much it has in flight, how many keys it tries again
@@ -98,9 +118,10 @@
 //!
 //! # Where things are
 //! `partition/` is the state machine, without I/O and clocks. `lane/plain` runs one partition, `lane/tx` the same within transactions, `team` the leases,
-//! `fetch` reads ahead, `source/` has the two sources, `routes` the handlers, `redrive` tries dead letters again, `overview` looks at all workers.
+//! `care` what is known of crashes, `fetch` reads ahead, `source/` has the two sources, `routes` the handlers, `redrive` tries dead letters again, `overview` looks at all workers.
 
 mod builder;
+mod care;
 mod config;
 mod consumer;
 mod context;

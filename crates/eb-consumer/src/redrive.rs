@@ -15,7 +15,7 @@ use eb_contract::{BoxFuture, Effect, Error, ErrorKind, PartitionKey, Result, Top
 use crate::consumer::EventConsumer;
 use crate::item::Item;
 use crate::lane::tx::TxLanes;
-use crate::partition::Outcome;
+use crate::partition::{Outcome, deadly};
 use crate::routes::{Call, Plain, Route, Routes, run};
 
 /// What became of a dead letter that was tried again.
@@ -53,12 +53,12 @@ impl Redrive for Routes<Plain> {
                 Ok(prepared) => prepared,
                 Err(why) => return Ok(Retried::Failed(vec![why])),
             };
-            match run(async move { handler(call).await }).await.1 {
-                Outcome::Handled | Outcome::Skipped => {
+            match failure(run(async move { handler(call).await }).await.1) {
+                None => {
                     let resolved = letters.resolve(letter.id, Resolution::Handled, reason).await;
                     judge(letters, letter.id, reason, resolved).await
                 }
-                Outcome::Never(_, errors) | Outcome::Later(errors) => Ok(Retried::Failed(errors)),
+                Some(errors) => Ok(Retried::Failed(errors)),
             }
         })
     }
@@ -85,16 +85,25 @@ impl<S: TransactionalStore> Redrive for TxLanes<S> {
             };
             let mark = call.item.mark();
             let mut transaction = self.store.begin().await?;
-            match run(async { handler(call, &mut transaction).await }).await.1 {
-                Outcome::Handled | Outcome::Skipped => {
+            match failure(run(async { handler(call, &mut transaction).await }).await.1) {
+                None => {
                     let of = (&scope, &mark);
                     let resolved = self.store.resolve_and_commit(transaction, letter.id, of, reason).await;
                     judge(letters, letter.id, reason, resolved).await
                 }
                 // Dropped with what the handler wrote.
-                Outcome::Never(_, errors) | Outcome::Later(errors) => Ok(Retried::Failed(errors)),
+                Some(errors) => Ok(Retried::Failed(errors)),
             }
         })
+    }
+}
+
+/// Why a call has failed, if it has.
+fn failure(outcome: Outcome) -> Option<Vec<String>> {
+    match outcome {
+        Outcome::Handled | Outcome::Skipped => None,
+        Outcome::Never(_, errors) | Outcome::Later(errors) => Some(errors),
+        Outcome::Deadly(deaths) => Some(vec![deadly(deaths)]),
     }
 }
 

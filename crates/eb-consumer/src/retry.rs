@@ -56,14 +56,19 @@ pub struct RetryPolicy {
     /// Each delay is shortened by a random share of up to this many per cent, 0 to 25, so that what failed together is not tried again
     /// together.
     pub jitter_percent: u8,
-    /// How often the handler is called for a record, the first time included; at least 1. `None`: until it succeeds.
+    /// How often the handler is called for a record, the first time included; at least 1. `None`: until it succeeds (but see `max_crashes`).
     pub max_attempts: Option<u32>,
     /// And then.
     pub after_max: AfterMax,
+    /// After how many ends of its worker's process that got the partition nowhere it is worked on with care, and after how many ends
+    /// in a row under one record, handled alone, that record is given up: its attempts are used up then, also where `max_attempts` is `None`, and
+    /// `after_max` says what follows. At least 1. A lease that ran out because its worker hung counts as its end; giving a partition
+    /// back does not. `None`: a record that ends its process comes for ever.
+    pub max_crashes: Option<u32>,
 }
 
 impl Default for RetryPolicy {
-    /// 100 ms, doubling up to 30 s, 25 % jitter, 10 attempts (about two minutes), then a dead letter.
+    /// 100 ms, doubling up to 30 s, 25 % jitter, 10 attempts (about two minutes) or 3 crashes, then a dead letter.
     fn default() -> Self {
         Self {
             backoff: Backoff::Exponential { first: Duration::from_millis(100), factor: 2.0 },
@@ -71,6 +76,7 @@ impl Default for RetryPolicy {
             jitter_percent: 25,
             max_attempts: Some(10),
             after_max: AfterMax::DeadLetter,
+            max_crashes: Some(3),
         }
     }
 }
@@ -86,6 +92,9 @@ impl RetryPolicy {
         }
         if self.max_attempts == Some(0) {
             return Err("no attempts at all; allow at least 1".to_owned());
+        }
+        if self.max_crashes == Some(0) {
+            return Err("no crashes at all; allow at least 1, or leave it out not to count them".to_owned());
         }
         match self.backoff {
             Backoff::Exponential { factor, .. } if !(factor.is_finite() && factor >= 1.0) => {

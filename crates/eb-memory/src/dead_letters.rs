@@ -191,6 +191,19 @@ impl DeadLetterStore for MemoryDeadLetters {
         ready(keys).boxed()
     }
 
+    fn open_of<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        incarnation: &'a BusIncarnation,
+        records: &'a [EbRef],
+    ) -> BoxFuture<'a, Result<Vec<Option<DeadLetterId>>>> {
+        let open = self.with(|state| {
+            let of = |record: &EbRef| (consumer.clone(), incarnation.clone(), record.clone());
+            Ok(records.iter().map(|record| state.open.get(&of(record)).copied()).collect())
+        });
+        ready(open).boxed()
+    }
+
     fn count_open<'a>(&'a self, consumer: Option<&'a ConsumerName>) -> BoxFuture<'a, Result<u64>> {
         let count = self.with(|state| {
             Ok(state.open.keys().filter(|(c, ..)| consumer.is_none_or(|wanted| c == wanted)).count() as u64)

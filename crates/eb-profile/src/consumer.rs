@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eb_consumer::{ConsumerBuilder, ConsumerSource, EventConsumer, OnTheirOwn, Stores};
-use eb_contract::stores::{CheckpointStore, DeadLetterStore, LeaseStore, ProcessedStore};
+use eb_contract::stores::{CheckpointStore, DeadLetterStore, LeaseStore, ProcessedStore, RegisterStore};
 use eb_contract::{
     BoxFuture, Capabilities, Cursor, Error, EventBusGroups, EventBusReader, Head, OffsetKind, PartitionId,
     Result, StartAt, Topic, TopicPartitions,
@@ -58,7 +58,7 @@ pub struct ConsumersConfig {
     pub mode: ConsumerMode,
     /// `source`.
     pub source: ConsumerSourceKind,
-    /// `lease_store`: which worker reads which partition.
+    /// `lease_store`: which worker reads which partition; beside it how holders of partitions ended that did not give them back.
     pub lease_store: ConsumerStoreConfig,
     /// `processed_store`: what was handled.
     pub processed_store: ConsumerStoreConfig,
@@ -290,6 +290,7 @@ async fn substitute(profile: &Profile) -> Result<(ConsumerSource, Stores), OpenE
         processed: Arc::new(eb_memory::MemoryProcessed::new()),
         dead_letters: Arc::new(eb_memory::MemoryDeadLetters::new()),
         leases: Arc::new(eb_memory::MemoryLeases::new()),
+        registers: Arc::new(eb_memory::MemoryRegisterStore::new()),
     };
     Ok((ConsumerSource::Log(Arc::new(bus.reader())), stores))
 }
@@ -303,15 +304,24 @@ async fn substitute(_profile: &Profile) -> Result<(ConsumerSource, Stores), Open
 #[cfg_attr(not(feature = "postgres"), allow(clippy::unused_async, reason = "nothing to connect to"))]
 async fn open_stores(profile: &Profile, checkpoints: Arc<dyn CheckpointStore>) -> Result<Stores, OpenError> {
     let config = &profile.wiring.consumers;
-    let leases: Arc<dyn LeaseStore> = match &config.lease_store {
+    // What is known of crashes lies beside the leases.
+    let (leases, registers): (Arc<dyn LeaseStore>, Arc<dyn RegisterStore>) = match &config.lease_store {
         #[cfg(feature = "file")]
-        ConsumerStoreConfig::Embedded { path } => Arc::new(eb_store_local::EmbeddedLeases::open(path)),
+        ConsumerStoreConfig::Embedded { path } => (
+            Arc::new(eb_store_local::EmbeddedLeases::open(path)),
+            Arc::new(eb_store_local::FileRegisterStore::open(path)),
+        ),
         #[cfg(feature = "memory")]
-        ConsumerStoreConfig::Memory => Arc::new(eb_memory::MemoryLeases::new()),
+        ConsumerStoreConfig::Memory => {
+            (Arc::new(eb_memory::MemoryLeases::new()), Arc::new(eb_memory::MemoryRegisterStore::new()))
+        }
         #[cfg(feature = "postgres")]
         ConsumerStoreConfig::Postgres(database) => {
-            let opened = eb_checkpoint_pg::PgLeases::open(&database.to_config(&profile.profile_id)).await;
-            Arc::new(opened.map_err(|e| in_database(profile, database, &e))?)
+            let (settings, placed) =
+                (database.to_config(&profile.profile_id), |e: Error| in_database(profile, database, &e));
+            let leases = eb_checkpoint_pg::PgLeases::open(&settings).await.map_err(placed)?;
+            let registers = eb_checkpoint_pg::PgRegisterStore::open(&settings).await.map_err(placed)?;
+            (Arc::new(leases), Arc::new(registers))
         }
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => return Err(backend::not_built("lease store").into()),
@@ -346,7 +356,7 @@ async fn open_stores(profile: &Profile, checkpoints: Arc<dyn CheckpointStore>) -
         #[allow(unreachable_patterns, reason = "reachable where a backend is not built in")]
         _ => return Err(backend::not_built("dead-letter store").into()),
     };
-    Ok(Stores { checkpoints, processed, dead_letters, leases })
+    Ok(Stores { checkpoints, processed, dead_letters, leases, registers })
 }
 
 #[cfg(feature = "postgres")]

@@ -40,7 +40,7 @@
 //! | `wiring.quarantine.root` | for `file`: the folder of a bus of its own, topic [`QUARANTINE_TOPIC`] | for `file` |
 //! | `wiring.consumers.mode` | `required`: without its bus a consumer does not start; `degraded`: for development, it then runs on a bus in the process, loudly | `required` |
 //! | `wiring.consumers.source` | `log`: any bus, from a checkpoint on; `groups`: the consumer groups that a Redis keeps | `log` |
-//! | `wiring.consumers.lease_store.kind`, `.processed_store.kind`, `.dead_letter_store.kind` | `embedded`, `memory`, `postgres` (the database of the checkpoint store) | as the checkpoint store: `file` → `embedded` |
+//! | `wiring.consumers.lease_store.kind`, `.processed_store.kind`, `.dead_letter_store.kind` | `embedded`, `memory`, `postgres` (the database of the checkpoint store); beside the leases lie the notes of crashes | as the checkpoint store: `file` → `embedded` |
 //! | `wiring.consumers.<store>.path` | for `embedded`: its folder | `consumers` below the checkpoint store's root |
 //! | `wiring.consumers.retention.marks_hours` | how long marks are kept behind the checkpoint, 1–876,000 | 168 |
 //!

@@ -6,6 +6,8 @@
 //! - `graves`: the same, but the handler fails for good, after its effect.
 //! - `retry`: tries the dead letters of that consumer again until none is open, and ends.
 //!
+//! Where the environment's `EB_TEST_DEADLY` is `key call`, its process aborts when that call is handled, before the effect, and says `dying` right before.
+//!
 //! Its handler's effect is the pair `key call`: a line appended to `<root>/effects` in one write, or a row of the table `effects`. Now and then it
 //! fails, on files before that, in the database after it. Runs until it is killed.
 
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eb_checkpoint_pg::{PgConfig, PgDeadLetters, PgLeases, PgProcessed};
+use eb_checkpoint_pg::{PgConfig, PgDeadLetters, PgLeases, PgProcessed, PgRegisterStore};
 use eb_consumer::{
     Backoff, CommitPolicy, ConsumerBuilder, ConsumerSource, Event, EventConsumer, HandlerError, Handlers,
     LeasePolicy, Limits, RetryPolicy, RunningConsumer, Stores,
@@ -24,7 +26,9 @@ use eb_consumer::{
 use eb_contract::stores::DeadLetterFilter;
 use eb_file::{FileBus, FileBusConfig, FileCheckpointStore};
 use eb_redis::{RedisBus, RedisConfig, RedisUrl};
-use eb_store_local::{EmbeddedDeadLetters, EmbeddedLeases, EmbeddedProcessed, MarksConfig};
+use eb_store_local::{
+    EmbeddedDeadLetters, EmbeddedLeases, EmbeddedProcessed, FileRegisterStore, MarksConfig,
+};
 use eb_system_tests::consumers::{CONSUMER, EFFECTS};
 use eb_system_tests::topic;
 use parking_lot::Mutex;
@@ -80,6 +84,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Which call ends the process.
+fn deadly() -> Option<String> {
+    std::env::var("EB_TEST_DEADLY").ok()
+}
+
+fn die_of(deadly: Option<&String>, event: &Event<Payload>) {
+    if deadly.is_some_and(|deadly| *deadly == format!("{} {}", event.partition_key(), event.payload.call)) {
+        println!("dying");
+        std::process::abort();
+    }
+}
+
 fn log(root: &Path) -> Result<ConsumerSource, AnyError> {
     let bus = FileBus::open(FileBusConfig { create: false, ..FileBusConfig::new(root) })?;
     Ok(ConsumerSource::Log(Arc::new(bus.reader())))
@@ -120,15 +136,17 @@ async fn on_files(
     source: ConsumerSource,
 ) -> Result<RunningConsumer, AnyError> {
     let effects: Arc<File> = Arc::new(OpenOptions::new().append(true).create(true).open(root.join(EFFECTS))?);
-    let folder = root.join("consumers");
+    let (folder, deadly) = (root.join("consumers"), deadly());
     let stores = Stores {
         checkpoints: Arc::new(FileCheckpointStore::open(root)),
         processed: Arc::new(EmbeddedProcessed::open(&MarksConfig::new(&folder))),
         dead_letters: Arc::new(EmbeddedDeadLetters::open(&folder)),
         leases: Arc::new(EmbeddedLeases::open(&folder)),
+        registers: Arc::new(FileRegisterStore::open(&folder)),
     };
     let consumer = hurried(EventConsumer::builder(CONSUMER).source(source).stores(stores), room)
         .on("test.call.made", move |event: Event<Payload>| {
+            die_of(deadly.as_ref(), &event);
             let (effects, fails) = (Arc::clone(&effects), luck.lock().chance(10));
             async move {
                 if fails {
@@ -159,10 +177,13 @@ async fn in_postgres(
         processed: processed.clone(),
         dead_letters: Arc::new(PgDeadLetters::open(&config).await?),
         leases: Arc::new(PgLeases::open(&config).await?),
+        registers: Arc::new(PgRegisterStore::open(&config).await?),
     };
+    let deadly = deadly();
     let builder = EventConsumer::transactional(CONSUMER, processed).source(log(root)?).stores(stores);
     let consumer = hurried(builder, room)
         .on("test.call.made", move |event: Event<Payload>, transaction| {
+            die_of(deadly.as_ref(), &event);
             let fails = luck.lock().chance(10);
             Box::pin(async move {
                 let call = i64::try_from(event.payload.call)?;

@@ -49,6 +49,7 @@ struct Sql {
     list: String,
     resolve: String,
     parked: String,
+    open_of: String,
     count: String,
 }
 
@@ -87,6 +88,13 @@ impl Sql {
             parked: format!(
                 "SELECT DISTINCT partition_key FROM {table} \
                  WHERE consumer = $1 AND topic = $2 AND resolved_at IS NULL AND parks_key"
+            ),
+            open_of: format!(
+                "SELECT d.id, i.n FROM unnest($3::text[], $4::bigint[], $5::text[], $6::text[]) \
+                     WITH ORDINALITY AS i(topic, partition_id, kind, at, n) \
+                 JOIN {table} d ON d.consumer = $1 AND d.bus_incarnation = $2 AND d.topic = i.topic \
+                     AND d.partition_id = i.partition_id AND d.offset_kind = i.kind \
+                     AND d.\"offset\" = i.at::numeric AND d.resolved_at IS NULL"
             ),
             count: format!(
                 "SELECT count(*) FROM {table} WHERE resolved_at IS NULL AND ($1::text IS NULL OR consumer = $1)"
@@ -388,6 +396,34 @@ impl DeadLetterStore for PgDeadLetters {
             let mut keys = rows.iter().map(key).collect::<Result<Vec<_>>>()?;
             keys.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
             Ok(keys)
+        })
+    }
+
+    fn open_of<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        incarnation: &'a BusIncarnation,
+        records: &'a [EbRef],
+    ) -> BoxFuture<'a, Result<Vec<Option<DeadLetterId>>>> {
+        const OP: &str = "look for dead letters";
+        Box::pin(async move {
+            let (consumer, incarnation) = (consumer.as_str(), incarnation.as_str());
+            let topics: Vec<&str> = records.iter().map(|r| r.topic.as_str()).collect();
+            let partitions: Vec<i64> = records.iter().map(|r| i64::from(r.partition_id.0)).collect();
+            let kinds: Vec<&str> = records.iter().map(|r| r.offset.kind().as_str()).collect();
+            let digits: Vec<String> = records.iter().map(|r| digits(&r.offset)).collect();
+            let values: crate::db::Params<'_> =
+                &[&consumer, &incarnation, &topics, &partitions, &kinds, &digits];
+            let mut connection = self.db.connection(OP).await?;
+            let rows = connection.rows(Step::Harmless, &self.sql.open_of, values).await?;
+            let mut open = vec![None; records.len()];
+            for row in &rows {
+                // Ordinality counts from 1.
+                let place = usize::try_from(row.get::<_, i64>(1) - 1).ok().and_then(|n| open.get_mut(n));
+                *place.ok_or_else(|| corrupt(OP, self.db.place(), "a place in a list"))? =
+                    Some(self.id(OP, row)?);
+            }
+            Ok(open)
         })
     }
 

@@ -1,9 +1,10 @@
 //! Pages, filters, counts and parked keys.
 
 use eb_contract::stores::{DeadLetterFilter, DeadLetterId, NewDeadLetter, Resolution};
+use eb_contract::{EbRef, PartitionId};
 
 use crate::Outcome;
-use crate::dead_letter::{DeadLetterCase, consumer, letter, topic};
+use crate::dead_letter::{DeadLetterCase, consumer, incarnation, letter, topic};
 use crate::events::key;
 use crate::outcome::{ensure_eq, refused};
 
@@ -72,6 +73,39 @@ pub(crate) async fn open_letters_are_counted(case: &mut DeadLetterCase) -> Outco
         let of = of.map(consumer);
         ensure_eq!(store.count_open(of.as_ref()).await?, expected, "open letters of {of:?}");
     }
+    Ok(())
+}
+
+pub(crate) async fn open_letters_are_found_by_their_records(case: &mut DeadLetterCase) -> Outcome {
+    let of = consumer("scorer");
+    let life = letter(0).bus_incarnation;
+    let records: Vec<EbRef> = (0..12).map(|n| letter(n).record.eb_ref).collect();
+    ensure_eq!(case.store().open_of(&of, &life, &records).await?, vec![None; 12], "in an empty store");
+    ensure_eq!(case.store().open_of(&of, &life, &[]).await?, vec![], "of no records");
+    let mut expected = vec![None; 12];
+    // Not in the order in which they are asked for.
+    for n in [7, 2, 10, 4] {
+        expected[n] = Some(case.put(&letter(n as u64)).await?);
+    }
+    let dropped = case.put(&letter(5)).await?;
+    case.store().resolve(dropped, Resolution::Dropped, "known").await?;
+    case.put(&NewDeadLetter { consumer: consumer("other"), ..letter(1) }).await?;
+    case.put(&NewDeadLetter { bus_incarnation: incarnation("another-life"), ..letter(3) }).await?;
+    let mut elsewhere = letter(6);
+    elsewhere.record.eb_ref.topic = topic("fp.bus.control.v1");
+    case.put(&elsewhere).await?;
+    let mut elsewhere = letter(8);
+    elsewhere.record.eb_ref.partition_id = PartitionId(1);
+    case.put(&elsewhere).await?;
+    for when in ["", " after reopening"] {
+        let found = case.store().open_of(&of, &life, &records).await?;
+        ensure_eq!(found, expected, "open letters of records{when}");
+        case.open.reopen().await?;
+    }
+    if let Some(id) = expected[4].take() {
+        case.store().resolve(id, Resolution::Handled, "done").await?;
+    }
+    ensure_eq!(case.store().open_of(&of, &life, &records).await?, expected, "without a resolved one");
     Ok(())
 }
 

@@ -27,6 +27,7 @@ macro_rules! __dead_letter_scenarios {
             listing: filters_let_through_what_they_name [];
             listing: open_letters_are_counted [];
             listing: keys_are_parked_by_open_letters_that_say_so [];
+            listing: open_letters_are_found_by_their_records [];
             listing: a_letter_that_is_not_there_is_not_found [];
             resolving: a_resolved_letter_stays_as_history [];
             resolving: a_letter_is_resolved_once [];

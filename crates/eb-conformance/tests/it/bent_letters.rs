@@ -7,7 +7,8 @@ use eb_contract::stores::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterStore, NewDeadLetter, Resolution,
 };
 use eb_contract::{
-    BoxFuture, BusIncarnation, ConsumerName, EnvelopeRef, Error, ErrorKind, PartitionKey, Result, Topic,
+    BoxFuture, BusIncarnation, ConsumerName, EbRef, EnvelopeRef, Error, ErrorKind, PartitionKey, Result,
+    Topic,
 };
 use eb_memory::MemoryDeadLetters;
 
@@ -39,6 +40,8 @@ pub(crate) enum LettersBend {
     UnknownIsTheFirst,
     ProbingFails,
     NumbersFall,
+    FindsLeftOverOnes,
+    FindsInAnyOrder,
 }
 
 pub(crate) struct BentLetters(pub(crate) LettersBend);
@@ -239,6 +242,28 @@ impl DeadLetterStore for Bent {
             keys.sort_by(|a, b| a.as_str().cmp(b.as_str()));
             keys.dedup();
             Ok(keys)
+        })
+    }
+
+    fn open_of<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        incarnation: &'a BusIncarnation,
+        records: &'a [EbRef],
+    ) -> BoxFuture<'a, Result<Vec<Option<DeadLetterId>>>> {
+        Box::pin(async move {
+            let mut open = self.inner.open_of(consumer, incarnation, records).await?;
+            match self.bend {
+                LettersBend::FindsLeftOverOnes => {
+                    for (record, open) in records.iter().zip(&mut open) {
+                        let all = self.all().await?;
+                        *open = all.iter().find(|l| l.letter.record.eb_ref == *record).map(|l| l.id);
+                    }
+                }
+                LettersBend::FindsInAnyOrder => open.sort_unstable(),
+                _ => {}
+            }
+            Ok(open)
         })
     }
 

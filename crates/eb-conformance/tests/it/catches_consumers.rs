@@ -145,6 +145,8 @@ catches! { letters, run_dead_letter_scenario, dead_letter_scenarios, BentLetters
     CountsResolved by open_letters_are_counted;
     ParksAllKeys by keys_are_parked_by_open_letters_that_say_so;
     ParksForEver by keys_are_parked_by_open_letters_that_say_so;
+    FindsLeftOverOnes by open_letters_are_found_by_their_records;
+    FindsInAnyOrder by open_letters_are_found_by_their_records;
     ResolvesTwice by a_letter_is_resolved_once, of_two_who_resolve_one_succeeds;
     NeedsNoReason by a_resolution_needs_a_reason;
     UnknownIsTheFirst by a_letter_that_is_not_there_is_not_found;

@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use burial::Burial;
-pub(crate) use open::Opening;
+pub(crate) use open::{Handlers, Opening};
 
+use crate::care::Care;
 use crate::context::{Context, Patience};
 use crate::fetch::{Fetch, Fetched};
 use crate::hold::Hold;
@@ -99,6 +100,11 @@ pub(crate) struct Desk {
     /// Steps are stored here, and not within transactions.
     stepping: bool,
     burial: Burial,
+    pub(crate) care: Care,
+    noting: Option<BoxFuture<'static, Result<u64>>>,
+    /// After a failure: when to note it again.
+    note_again: Option<Instant>,
+    note_patience: Patience,
     parking: Option<BoxFuture<'static, Result<Vec<PartitionKey>>>>,
     parked_at: Instant,
     keeping: Option<BoxFuture<'static, Result<()>>>,
@@ -108,6 +114,9 @@ pub(crate) struct Desk {
 
 /// How often keys that are parked are looked at: one may have been resolved.
 const PARKED_FRESH: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a note may take when a partition is given back.
+const LEAVING: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Desk {
     /// The time on the lease, and what it was told.
@@ -178,9 +187,15 @@ impl Desk {
         if let Some((writing, _)) = self.rewrite.take_if(|(_, at)| *at <= now) {
             self.writing = Some(self.ledger.write(writing));
         }
+        self.care.end_if_done(&mut self.partition);
+        if self.noting.is_none() && self.care.is_due() && self.note_again.is_none_or(|at| at <= now) {
+            self.note_again = None;
+            self.noting = self.care.write();
+        }
         // Within transactions letters become durable with the step.
         if steps {
-            self.burial.start(&self.ctx, &mut self.partition, now);
+            let ends = *self.ends.borrow();
+            self.burial.start(&self.ctx, &mut self.partition, now, ends);
         }
         if self.parking.is_none() && self.partition.has_parked() && now >= self.parked_at + PARKED_FRESH {
             let (ctx, topic) = (Arc::clone(&self.ctx), self.ledger.scope.topic.clone());
@@ -198,7 +213,10 @@ impl Desk {
     }
 
     fn alarm(&self, now: Instant) -> Option<Instant> {
-        let mut alarms = [self.partition.next_alarm(), self.burial.alarm(), None, None, None];
+        let mut alarms = [self.partition.next_alarm(), self.burial.alarm(), None, None, None, None];
+        if self.care.is_due() && self.noting.is_none() {
+            alarms[5] = Some(self.note_again.unwrap_or(now));
+        }
         alarms[2] = match &self.rewrite {
             Some((_, at)) => Some(*at),
             None if self.writing.is_none() && self.stepping => self.step_alarm(now),
@@ -229,7 +247,13 @@ impl Desk {
                 }
             }
             answers = pending(&mut self.burial.putting) => {
-                self.burial.put(&self.ctx, &mut self.partition, &self.board, answers);
+                self.burial.done(&self.ctx, &mut self.partition, &self.board, answers);
+            }
+            noted = pending(&mut self.noting) => {
+                self.noting = None;
+                if let Some(end) = self.noted(noted) {
+                    return Happened::End(end);
+                }
             }
             fetched = self.fetched.recv(), if self.fetch.is_some() => self.take_in(fetched),
             keys = pending(&mut self.parking) => {
@@ -255,13 +279,61 @@ impl Desk {
         Happened::Something
     }
 
+    /// The note of crashes was written, or not.
+    fn noted(&mut self, noted: Result<u64>) -> Option<LaneEnd> {
+        self.care.written(noted.as_ref().ok().copied());
+        match noted {
+            Ok(_) => {
+                self.note_patience.reset();
+                self.board.well("noting crashes");
+                None
+            }
+            Err(error) => {
+                self.ctx.metrics.store_failed("register", &error);
+                self.board.trouble("noting crashes", &error);
+                self.note_again = Some(Instant::now() + self.note_patience.delay());
+                refused(&error)
+            }
+        }
+    }
+
+    /// The lane has ended, and its worker lives: nobody is to take that for a crash. What is left to do takes its time; everything else has ended
+    /// by then.
+    pub(crate) fn leave(self, end: &LaneEnd) -> BoxFuture<'static, ()> {
+        let halted = self.partition.halted().is_some();
+        let Some(giving_back) = self.care.give_back(halted) else { return Box::pin(std::future::ready(())) };
+        let (ctx, scope) = (self.ctx, self.ledger.scope);
+        let limit = ctx.leases.time_to_live.min(LEAVING);
+        let giving_back = async move {
+            let error = match tokio::time::timeout(limit, giving_back).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(_) => Error::new(ErrorKind::Timeout, "note crash", format!("no answer within {limit:?}")),
+            };
+            tracing::warn!(
+                consumer = %ctx.consumer, topic = %scope.topic, partition = %scope.partition_id, %error,
+                "the next holder may take this for a crash"
+            );
+        };
+        match end {
+            // There is no time left: the next holder is on its way.
+            LaneEnd::LeaseOver | LaneEnd::Fenced(_) => {
+                drop(tokio::spawn(giving_back));
+                Box::pin(std::future::ready(()))
+            }
+            _ => Box::pin(giving_back),
+        }
+    }
+
     fn take_in(&mut self, fetched: Option<Fetched>) {
         match fetched {
             Some(Fetched::Batch { batch, here, total, closed }) => {
                 self.here.add(here);
                 self.total.add(total);
                 self.board.read_to(batch.next);
+                let head = closed || batch.caught_up_at.is_some();
                 let known = self.partition.admit(batch);
+                self.care.read_to(self.partition.end(), head);
                 if known > 0 {
                     self.ctx.metrics.known.increment(known);
                 }

@@ -7,6 +7,7 @@ use eb_contract::{Cut, Error, ErrorKind, Result, StartAt};
 use tokio::time::Instant;
 
 use super::{Burial, Claimed, Desk, LaneEnd};
+use crate::care::Care;
 use crate::context::{Context, Patience};
 use crate::fetch::{Fetch, READ_AHEAD};
 use crate::hold::Hold;
@@ -22,15 +23,25 @@ pub(crate) enum Opening {
     End(LaneEnd),
 }
 
+/// How letters are put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handlers {
+    /// Apart from marks.
+    OnTheirOwn,
+    /// With them: a record that is not marked has none.
+    WithinTransactions,
+}
+
 /// Opens it.
-pub(crate) async fn open(ctx: Arc<Context>, claimed: Claimed) -> Opening {
-    match try_open(ctx, claimed).await {
+pub(crate) async fn open(ctx: Arc<Context>, claimed: Claimed, handlers: Handlers) -> Opening {
+    match try_open(ctx, claimed, handlers).await {
         Ok(opening) => opening,
+        Err(error) if matches!(error.kind(), ErrorKind::Fenced) => Opening::End(LaneEnd::Fenced(error)),
         Err(error) => Opening::End(LaneEnd::Failed(error)),
     }
 }
 
-async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
+async fn try_open(ctx: Arc<Context>, claimed: Claimed, handlers: Handlers) -> Result<Opening> {
     let Claimed { key, lease, incarnation, is_child, ends, orders } = claimed;
     let board = ctx.board.open(&key.topic, key.partition_id);
     let place = format!("{}/{}", key.topic, key.partition_id);
@@ -54,6 +65,8 @@ async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
         None => ctx.start,
     };
     let parked = ctx.stores.dead_letters.parked_keys(&ctx.consumer, &key.topic).await?;
+    let letters = handlers == Handlers::OnTheirOwn
+        && ctx.stores.dead_letters.count_open(Some(&ctx.consumer)).await? > 0;
     let opened = ctx.source.open(&key.topic, key.partition_id, &ctx.owner, start).await.map_err(|e| {
         let advice =
             "reset the consumer's checkpoint with `eb checkpoint reset` once you know what was missed";
@@ -69,6 +82,9 @@ async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
         topic: key.topic.clone(),
         partition_id: key.partition_id,
     };
+    // Last of all: what could not be opened was not taken.
+    let cut = stored.as_ref().map_or(Cut::Begin, |stored| stored.cut);
+    let care = Care::take(&ctx, &key, &lease, &incarnation, cut).await?;
     let hold = ctx.in_order.then(|| Arc::new(Hold::new(&lease, ends.clone())));
     let ledger = Ledger::new(Arc::clone(&ctx), scope.clone(), lease, stored.as_ref(), opened.tell);
     let rules = Rules {
@@ -88,6 +104,7 @@ async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
         ledger.committed(),
         Arc::clone(&room),
         Arc::clone(&board),
+        letters,
     );
     board.phase(Phase::Running);
     board.committed(ledger.committed());
@@ -98,6 +115,7 @@ async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
         here: Taken::none(&room),
         total: Taken::none(&ctx.room),
         write_patience: Patience::new(&ctx.commit),
+        note_patience: Patience::new(&ctx.commit),
         burial: Burial::new(&ctx),
         ctx,
         partition,
@@ -114,6 +132,9 @@ async fn try_open(ctx: Arc<Context>, claimed: Claimed) -> Result<Opening> {
         finished_since: None,
         last_write: now,
         stepping: true,
+        care,
+        noting: None,
+        note_again: None,
         parking: None,
         parked_at: now,
         keeping: None,

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Claimed, Desk, Happened, LaneEnd, Opening, Order, RunLane, open};
+use super::{Claimed, Desk, Handlers, Happened, LaneEnd, Opening, Order, RunLane, open};
 use crate::context::Context;
 use crate::partition::{Consequence, Outcome, Seq, Turn};
 use crate::routes::{Call, Ended, Plain, Route, Routes, Unhandled, run, within};
@@ -27,9 +27,16 @@ pub(crate) struct PlainLanes {
 impl RunLane for PlainLanes {
     fn run(self: Arc<Self>, ctx: Arc<Context>, claimed: Claimed) -> BoxFuture<'static, LaneEnd> {
         Box::pin(async move {
-            match open::open(ctx, claimed).await {
+            match open::open(ctx, claimed, Handlers::OnTheirOwn).await {
                 Opening::End(end) => end,
-                Opening::Open(desk) => Lane::new(self, *desk).run().await,
+                Opening::Open(desk) => {
+                    let mut lane = Lane::new(self, *desk);
+                    let end = lane.run().await;
+                    // Handlers that still run are dropped before anybody is told that nothing runs.
+                    drop(lane.running);
+                    lane.desk.leave(&end).await;
+                    end
+                }
             }
         })
     }
@@ -47,6 +54,10 @@ struct Lane {
     queueing: Option<BoxFuture<'static, Option<OwnedSemaphorePermit>>>,
     /// A slot that was waited for.
     slot: Option<OwnedSemaphorePermit>,
+    /// A record that is to be called alone, once nothing else runs and it is noted.
+    on_trial: Option<Turn>,
+    /// Whatever runs, runs alone.
+    alone: bool,
     rng: fastrand::Rng,
 }
 
@@ -60,11 +71,13 @@ impl Lane {
             begun: BTreeSet::new(),
             queueing: None,
             slot: None,
+            on_trial: None,
+            alone: false,
             rng,
         }
     }
 
-    async fn run(mut self) -> LaneEnd {
+    async fn run(&mut self) -> LaneEnd {
         let mut draining: Option<Instant> = None;
         loop {
             let now = Instant::now();
@@ -76,6 +89,7 @@ impl Lane {
                 self.desk.stop_reading();
                 self.slot = None;
                 self.queueing = None;
+                self.on_trial = None;
             }
             if draining.is_none() {
                 self.start_handlers(now);
@@ -106,7 +120,8 @@ impl Lane {
     }
 
     async fn wait(&mut self, draining: Option<Instant>) -> Option<LaneEnd> {
-        let more = draining.is_none() && self.slot.is_some() && self.desk.partition.has_turn();
+        let held_up = self.on_trial.is_some() || self.alone && !self.running.is_empty();
+        let more = draining.is_none() && self.slot.is_some() && self.desk.partition.has_turn() && !held_up;
         let grace = draining
             .map(|until| if Instant::now() < until { until } else { until + self.desk.ctx.commit.retry_max });
         tokio::select! { biased;
@@ -135,10 +150,22 @@ impl Lane {
     fn start_handlers(&mut self, now: Instant) {
         self.desk.partition.wake(now);
         let at = Timestamp::now();
+        if let Some(turn) = self.on_trial.take()
+            && !self.try_alone(turn)
+        {
+            return;
+        }
         for _ in 0..AT_ONCE {
+            self.alone &= !self.running.is_empty();
+            if self.alone {
+                return;
+            }
             if !self.desk.partition.has_turn() {
                 // Others may need it.
                 self.slot = None;
+                if self.running.is_empty() {
+                    self.desk.care.rest();
+                }
                 return;
             }
             if self.slot.is_none() {
@@ -148,8 +175,29 @@ impl Lane {
                 return;
             }
             let Some(turn) = self.desk.partition.next_turn(at) else { continue };
-            self.call(turn);
+            if let Some(deaths) = self.desk.care.condemned(&turn.item.record.eb_ref) {
+                self.settle(&turn, Outcome::Deadly(deaths));
+            } else if !self.desk.care.covers(turn.seq) {
+                self.call(turn);
+            } else if !self.try_alone(turn) {
+                return;
+            }
         }
+    }
+
+    /// Calls a record alone, if it can be by now; else it is the next to be.
+    fn try_alone(&mut self, turn: Turn) -> bool {
+        let place = &turn.item.record.eb_ref;
+        if self.running.is_empty() {
+            self.desk.care.try_record(place);
+            if self.desk.care.is_on_trial(place) {
+                self.alone = true;
+                self.call(turn);
+                return true;
+            }
+        }
+        self.on_trial = Some(turn);
+        false
     }
 
     /// A slot for a handler, or a place in the queue for one.
@@ -239,9 +287,13 @@ impl Desk {
     pub(crate) fn settle(&mut self, turn: &Turn, outcome: Outcome, luck: f64) {
         let said = match &outcome {
             Outcome::Later(errors) | Outcome::Never(_, errors) => errors.join(": "),
+            Outcome::Deadly(_) => "its workers ended".to_owned(),
             Outcome::Handled | Outcome::Skipped => String::new(),
         };
         let place = &turn.item.record.eb_ref;
+        if !matches!(outcome, Outcome::Deadly(_)) {
+            self.care.survived(place);
+        }
         match self.partition.settle(turn, outcome, Instant::now(), Timestamp::now(), luck) {
             Consequence::Finished => {}
             Consequence::RetryAt(at) => {

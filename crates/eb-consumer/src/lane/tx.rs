@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::burial::{LETTERS, tell};
-use super::{Claimed, Desk, Happened, LaneEnd, Opening, Order, RunLane, open, refused};
+use super::{Claimed, Desk, Handlers, Happened, LaneEnd, Opening, Order, RunLane, open, refused};
 use crate::context::{Context, Patience};
 use crate::partition::{Outcome, Seq, Step, Turn};
 use crate::routes::{Call, Ended, Route, Routes, Unhandled, WithTx, run, within};
@@ -31,17 +31,19 @@ impl<S: TransactionalStore> RunLane for TxLanes<S> {
     fn run(self: Arc<Self>, ctx: Arc<Context>, claimed: Claimed) -> BoxFuture<'static, LaneEnd> {
         Box::pin(async move {
             let patience = Patience::new(&ctx.commit);
-            match open::open(ctx, claimed).await {
+            match open::open(ctx, claimed, Handlers::WithinTransactions).await {
                 Opening::End(end) => end,
                 Opening::Open(desk) => {
-                    let lane = Lane {
+                    let mut lane = Lane {
                         lanes: self,
                         desk: *desk,
                         patience,
                         draining: None,
                         rng: fastrand::Rng::new(),
                     };
-                    lane.run().await
+                    let end = lane.run().await;
+                    lane.desk.leave(&end).await;
+                    end
                 }
             }
         })
@@ -60,7 +62,7 @@ struct Lane<S: TransactionalStore> {
 type Failed = (Turn, Outcome);
 
 impl<S: TransactionalStore> Lane<S> {
-    async fn run(mut self) -> LaneEnd {
+    async fn run(&mut self) -> LaneEnd {
         loop {
             let now = Instant::now();
             if self.desk.lease_over(now) {
@@ -68,6 +70,9 @@ impl<S: TransactionalStore> Lane<S> {
             }
             self.hear();
             self.desk.partition.wake(now);
+            if !self.desk.partition.has_turn() {
+                self.desk.care.rest();
+            }
             self.desk.start_due(now, self.draining.is_some(), false);
             let turn = self.draining.is_none() && self.desk.partition.has_turn();
             let letters = self.desk.partition.has_letters_to_write();
@@ -162,6 +167,10 @@ impl<S: TransactionalStore> Lane<S> {
             let Some(event_type) = turn.item.content.as_ref().ok().map(|c| c.event_type.clone()) else {
                 continue;
             };
+            if let Some(deaths) = self.desk.care.condemned(&turn.item.record.eb_ref) {
+                failed.push((turn, Outcome::Deadly(deaths)));
+                continue;
+            }
             let handler = match self.lanes.routes.find(&event_type) {
                 Route::To(handler) => Arc::clone(handler),
                 Route::Nowhere(Unhandled::Skip) => {
@@ -211,6 +220,10 @@ impl<S: TransactionalStore> Lane<S> {
         turn: Turn,
         handler: &WithTx<S::Transaction>,
     ) -> Result<Handled, Stop> {
+        if self.desk.care.covers(turn.seq) {
+            self.desk.care.try_record(&turn.item.record.eb_ref);
+            self.noted().await?;
+        }
         let store = Arc::clone(&self.lanes.store);
         if tx.is_none() {
             let opening = Arc::clone(&store);
@@ -237,6 +250,22 @@ impl<S: TransactionalStore> Lane<S> {
         metrics.failed(ended);
         self.drive(Work::Store, store.undo(open)).await?.map_err(Stop::Later)?;
         Ok(Handled::No((turn, outcome)))
+    }
+
+    /// Until the note of crashes is durable as it stands.
+    async fn noted(&mut self) -> Result<(), Stop> {
+        while !self.desk.care.is_settled() {
+            self.hear();
+            let end = self.end_of(Work::Store);
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Err(Stop::Lane(LaneEnd::Drained));
+            }
+            self.desk.start_due(Instant::now(), false, false);
+            if let Happened::End(end) = self.desk.happen(end).await {
+                return Err(Stop::Lane(end));
+            }
+        }
+        Ok(())
     }
 
     /// Commits what is finished, with the transaction's effects, and the letters that are to be written.

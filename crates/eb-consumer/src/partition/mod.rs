@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no chance: the time and the luck of a delay are handed in, so that every history can be played.
 
+mod letters;
 mod window;
 
 #[cfg(test)]
@@ -11,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use eb_contract::stores::{DeadReason, FailedAttempt, Mark, NewDeadLetter, Seen};
+use eb_contract::stores::{DeadLetterId, DeadReason, FailedAttempt, Mark, NewDeadLetter, Seen};
 use eb_contract::{BusIncarnation, ConsumerName, Cut, EbRef, PartitionKey, Timestamp};
 use tokio::time::Instant;
 
@@ -50,6 +51,15 @@ pub(crate) enum Outcome {
     Never(DeadReason, Vec<String>),
     /// May succeed later.
     Later(Vec<String>),
+    /// It was not called: so many processes ended while they handled it.
+    Deadly(u32),
+}
+
+/// Why a record is not called any more under which so many processes ended.
+pub(crate) fn deadly(deaths: u32) -> String {
+    format!(
+        "the worker's process ended, or stopped renewing its lease, while this record was handled alone: {deaths} times in a row"
+    )
 }
 
 /// What an outcome leads to.
@@ -103,6 +113,10 @@ pub(crate) struct Partition {
     dying: VecDeque<(Seq, NewDeadLetter)>,
     /// How many letters are being written.
     buried: usize,
+    /// Handled records with an open letter of somebody before, which is to be resolved.
+    exhumed: VecDeque<(Seq, DeadLetterId)>,
+    /// How many of these letters are being resolved.
+    resolving: usize,
     parked: HashSet<PartitionKey>,
     /// A key was parked since somebody began to look which are.
     parked_since_look: bool,
@@ -131,6 +145,8 @@ impl Partition {
             failing: 0,
             dying: VecDeque::new(),
             buried: 0,
+            exhumed: VecDeque::new(),
+            resolving: 0,
             parked,
             parked_since_look: false,
             unfinished: 0,
@@ -202,7 +218,14 @@ impl Partition {
     ) -> Consequence {
         let seq = turn.seq;
         let slot = self.window.slot(seq);
+        let (mut attempts, mut enough) = (turn.attempt, self.rules.retry.is_enough(turn.attempt));
         let (reason, errors) = match outcome {
+            Outcome::Handled if turn.item.letter.is_some() => {
+                slot.state = State::Dying;
+                self.settled(seq);
+                self.exhumed.extend(turn.item.letter.map(|letter| (seq, letter)));
+                return Consequence::Finished;
+            }
             Outcome::Handled => {
                 self.finish(seq, true);
                 self.remember(&turn.item);
@@ -214,8 +237,12 @@ impl Partition {
             }
             Outcome::Never(reason, errors) => (Some(reason), errors),
             Outcome::Later(errors) => (None, errors),
+            Outcome::Deadly(deaths) => {
+                (attempts, enough) = (deaths, true);
+                (None, vec![deadly(deaths)])
+            }
         };
-        slot.attempts = turn.attempt;
+        slot.attempts = attempts;
         if slot.failures.len() == NewDeadLetter::MAX_FAILURES {
             slot.failures.remove(0);
         }
@@ -228,7 +255,7 @@ impl Partition {
             self.doom(seq, &turn.item, reason, false);
             return Consequence::DeadLetter(reason);
         }
-        if !policy.is_enough(turn.attempt) {
+        if !enough {
             slot.state = State::BackingOff;
             self.backing_off += 1;
             let until = now + policy.delay(turn.attempt, luck);
@@ -238,7 +265,7 @@ impl Partition {
         match policy.after_max {
             AfterMax::Halt => {
                 let last = slot.failures.last().and_then(|f| f.errors.first()).cloned().unwrap_or_default();
-                self.halted = Some(format!("{} failed {} times: {last}", slot.place, turn.attempt));
+                self.halted = Some(format!("{} failed {attempts} times: {last}", slot.place));
                 // It keeps its place: a restart tries it again.
                 slot.state = State::BackingOff;
                 self.backing_off += 1;
@@ -272,77 +299,9 @@ impl Partition {
         }
     }
 
-    fn doom(&mut self, seq: Seq, item: &Item, reason: DeadReason, parks_key: bool) {
-        self.settled(seq);
-        let slot = self.window.slot(seq);
-        slot.state = State::Dying;
-        let name = |text: &str| text.chars().take(NewDeadLetter::MAX_NAME_CHARS).collect::<String>();
-        let content = item.content.as_ref().ok();
-        let letter = NewDeadLetter {
-            consumer: self.whose.consumer.clone(),
-            bus_incarnation: self.whose.incarnation.clone(),
-            record: item.record.clone(),
-            event_id: content.map(|c| name(&c.identity.event_id)),
-            event_type: content.map(|c| name(&c.event_type)),
-            reason,
-            attempts: slot.attempts,
-            failures: std::mem::take(&mut slot.failures),
-            parks_key,
-        };
-        self.dying.push_back((seq, letter));
-    }
-
-    /// Letters to write now, at most `max`. Each is answered by [`Partition::letter_kept`] or [`Partition::letter_refused`].
-    pub(crate) fn take_letters(&mut self, max: usize) -> Vec<(Seq, NewDeadLetter)> {
-        let letters: Vec<_> = self.dying.drain(..max.min(self.dying.len())).collect();
-        self.buried += letters.len();
-        letters
-    }
-
-    /// The letter is durable.
-    pub(crate) fn letter_kept(&mut self, seq: Seq, letter: &NewDeadLetter) {
-        self.bury(seq);
-        self.letters_stored([letter]);
-    }
-
-    /// The letter becomes durable with the step that is taken next.
-    pub(crate) fn bury(&mut self, seq: Seq) {
-        self.window.slot(seq).buried = true;
-        if let Some(item) = self.window.slot(seq).item.clone() {
-            self.remember(&item);
-        }
-        self.finish(seq, true);
-    }
-
-    /// These letters, which were taken, are durable.
-    pub(crate) fn letters_stored<'l>(&mut self, letters: impl IntoIterator<Item = &'l NewDeadLetter>) {
-        for letter in letters {
-            self.buried -= 1;
-            if letter.parks_key {
-                self.parked_since_look = true;
-                self.parked.insert(letter.record.partition_key.clone());
-            }
-        }
-    }
-
     /// A record whose handler was dropped: it is its turn again.
     pub(crate) fn not_handled(&mut self, seq: Seq) {
         self.window.ready_again(seq);
-    }
-
-    /// The letter may not be durable: it will be written again.
-    pub(crate) fn letter_refused(&mut self, seq: Seq, letter: NewDeadLetter) {
-        self.buried -= 1;
-        self.dying.push_back((seq, letter));
-    }
-
-    /// Letters that are not durable yet.
-    pub(crate) fn letters(&self) -> usize {
-        self.dying.len() + self.buried
-    }
-
-    pub(crate) fn has_letters_to_write(&self) -> bool {
-        !self.dying.is_empty()
     }
 
     pub(crate) fn has_parked(&self) -> bool {
@@ -409,6 +368,16 @@ impl Partition {
     /// Whether everything up to the head, as it was last seen, is finished.
     pub(crate) fn is_caught_up(&mut self) -> bool {
         self.caught_up_at.is_some() && self.window.is_finished()
+    }
+
+    /// The number that the next record read will have.
+    pub(crate) fn end(&self) -> Seq {
+        self.window.end()
+    }
+
+    /// Whether everything before this record is finished.
+    pub(crate) fn is_finished_to(&mut self, end: Seq) -> bool {
+        self.window.is_finished_to(end)
     }
 
     /// Whether everything read is finished and recorded.

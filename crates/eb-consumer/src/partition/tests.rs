@@ -24,6 +24,7 @@ fn fixed(max_attempts: Option<u32>, after_max: AfterMax) -> RetryPolicy {
         jitter_percent: 0,
         max_attempts,
         after_max,
+        max_crashes: None,
         ..RetryPolicy::default()
     }
 }

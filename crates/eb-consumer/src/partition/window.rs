@@ -109,6 +109,12 @@ impl Window {
         self.frontier == self.end()
     }
 
+    /// Whether everything before this record is finished.
+    pub(crate) fn is_finished_to(&mut self, end: Seq) -> bool {
+        self.advance();
+        self.frontier >= end
+    }
+
     /// Appends a record; `done` if there is nothing to do for it.
     pub(crate) fn push(&mut self, item: Arc<Item>, done: bool) -> Seq {
         let seq = self.end();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chaos;
+mod crashes;
 mod groups;
 mod handling;
 mod letters;

@@ -17,6 +17,7 @@ use eb_contract::{
 };
 use eb_memory::{
     MemoryBus, MemoryCheckpointStore, MemoryConfig, MemoryDeadLetters, MemoryLeases, MemoryProcessed,
+    MemoryRegisterStore,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -53,6 +54,7 @@ pub(crate) struct World {
     pub(crate) processed: MemoryProcessed,
     pub(crate) letters: MemoryDeadLetters,
     pub(crate) leases: MemoryLeases,
+    pub(crate) registers: MemoryRegisterStore,
     pub(crate) seen: Arc<Handled>,
 }
 
@@ -70,6 +72,7 @@ impl World {
             processed: MemoryProcessed::new(),
             letters: MemoryDeadLetters::new(),
             leases: MemoryLeases::new(),
+            registers: MemoryRegisterStore::new(),
             seen: Arc::default(),
         }
     }
@@ -80,6 +83,7 @@ impl World {
             processed: Arc::new(self.processed.clone()),
             dead_letters: Arc::new(self.letters.clone()),
             leases: Arc::new(self.leases.clone()),
+            registers: Arc::new(self.registers.clone()),
         }
     }
 

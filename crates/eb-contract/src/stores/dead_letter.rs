@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BoxFuture, BusIncarnation, ConsumerName, Error, ErrorKind, PartitionKey, Record, Result, Timestamp, Topic,
+    BoxFuture, BusIncarnation, ConsumerName, EbRef, Error, ErrorKind, PartitionKey, Record, Result,
+    Timestamp, Topic,
 };
 
 /// Names a dead letter within its store; rises with every new one.
@@ -228,6 +229,18 @@ pub trait DeadLetterStore: Send + Sync + 'static {
         consumer: &'a ConsumerName,
         topic: &'a Topic,
     ) -> BoxFuture<'a, Result<Vec<PartitionKey>>>;
+
+    /// The open dead letters of these records, positionally; `None` for a record that has none. What a worker asks that takes a partition
+    /// over: a letter may have been put right before its predecessor died, and its record is handled once more.
+    ///
+    /// # Errors
+    /// When the store cannot tell: never `None` then. Dropping the future leaves nothing behind.
+    fn open_of<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        incarnation: &'a BusIncarnation,
+        records: &'a [EbRef],
+    ) -> BoxFuture<'a, Result<Vec<Option<DeadLetterId>>>>;
 
     /// How many open dead letters there are, of one consumer or of all.
     ///

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use eb_contract::stores::{DeadLetter, DeadLetterId, NewDeadLetter};
-use eb_contract::{ConsumerName, PartitionKey, Topic};
+use eb_contract::{BusIncarnation, ConsumerName, EbRef, PartitionKey, Topic};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Where letters lie, and what is open. Letters are numbered from 1, without gaps.
@@ -27,18 +27,14 @@ struct Lines {
 }
 
 /// A hash of the place that a letter is for.
-pub(super) fn hash(letter: &NewDeadLetter) -> u128 {
-    let at = &letter.record.eb_ref;
-    let text = format!(
-        "{}/{}/{}/{}/{}/{}",
-        letter.consumer,
-        at.topic,
-        at.partition_id,
-        at.offset.kind(),
-        at.offset,
-        letter.bus_incarnation
-    );
+pub(super) fn hash(consumer: &ConsumerName, incarnation: &BusIncarnation, at: &EbRef) -> u128 {
+    let (kind, offset) = (at.offset.kind(), at.offset);
+    let text = format!("{consumer}/{}/{}/{kind}/{offset}/{incarnation}", at.topic, at.partition_id);
     xxh3_128(text.as_bytes())
+}
+
+fn place(letter: &NewDeadLetter) -> u128 {
+    hash(&letter.consumer, &letter.bus_incarnation, &letter.record.eb_ref)
 }
 
 impl Index {
@@ -73,7 +69,7 @@ impl Index {
         }
         self.letters.push(Lines { letter: at, resolution: 0 });
         let new = &letter.letter;
-        self.open.insert(hash(new), letter.id.0);
+        self.open.insert(place(new), letter.id.0);
         *self.counts.entry(new.consumer.clone()).or_default() += 1;
         if new.parks_key {
             let of = (new.consumer.clone(), new.record.eb_ref.topic.clone());
@@ -104,7 +100,7 @@ impl Index {
 
     /// Takes a resolved letter out of what is open.
     pub(super) fn close(&mut self, id: DeadLetterId, letter: &NewDeadLetter) {
-        let hash = hash(letter);
+        let hash = place(letter);
         if self.open.get(&hash) == Some(&id.0) {
             self.open.remove(&hash);
         }

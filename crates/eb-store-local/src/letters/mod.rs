@@ -21,7 +21,9 @@ use eb_contract::stores::{
     DeadLetter, DeadLetterFilter, DeadLetterId, DeadLetterStore, NewDeadLetter, Resolution, Resolved,
     check_resolution,
 };
-use eb_contract::{BoxFuture, ConsumerName, Error, ErrorKind, PartitionKey, Result, Topic};
+use eb_contract::{
+    BoxFuture, BusIncarnation, ConsumerName, EbRef, Error, ErrorKind, PartitionKey, Result, Topic,
+};
 use eb_disk::DiskLock;
 use eb_disk::offload::offload;
 use parking_lot::Mutex;
@@ -165,11 +167,8 @@ impl Inner {
                 answers.push(Err(e));
                 continue;
             }
-            let place = hash(letter);
-            let there = open
-                .index
-                .open_at(place)
-                .filter(|id| open.letter(OP, *id).is_ok_and(|l| same(&l.letter, letter)));
+            let at = &letter.record.eb_ref;
+            let there = open.open_of(OP, &letter.consumer, &letter.bus_incarnation, at).ok().flatten();
             let in_call = || new.iter().find(|(l, _)| same(&l.letter, letter)).map(|(l, _)| l.id);
             let id = there.or_else(in_call).unwrap_or_else(|| {
                 let id = DeadLetterId(open.index.last() + 1 + new.len() as u64);
@@ -241,6 +240,22 @@ impl Inner {
 }
 
 impl Open {
+    /// The open letter of a record.
+    fn open_of(
+        &self,
+        op: &'static str,
+        consumer: &ConsumerName,
+        incarnation: &BusIncarnation,
+        record: &EbRef,
+    ) -> Result<Option<DeadLetterId>> {
+        let Some(id) = self.index.open_at(hash(consumer, incarnation, record)) else { return Ok(None) };
+        let found = self.letter(op, id)?.letter;
+        let this = found.consumer == *consumer
+            && found.bus_incarnation == *incarnation
+            && found.record.eb_ref == *record;
+        Ok(this.then_some(id))
+    }
+
     fn letter(&self, op: &'static str, id: DeadLetterId) -> Result<DeadLetter> {
         let (at, resolved) = self.index.lines(id).ok_or_else(|| not_found(op, id))?;
         let bad = |at: u64, why: String| corrupt(op, self.journal.path(), at, why);
@@ -327,6 +342,24 @@ impl DeadLetterStore for EmbeddedDeadLetters {
         Box::pin(self.run(OP, move |inner| match inner.enter(OP, false)? {
             Some(_lock) => Ok(inner.opened(OP)?.index.parked(&of)),
             None => Ok(Vec::new()),
+        }))
+    }
+
+    fn open_of<'a>(
+        &'a self,
+        consumer: &'a ConsumerName,
+        incarnation: &'a BusIncarnation,
+        records: &'a [EbRef],
+    ) -> BoxFuture<'a, Result<Vec<Option<DeadLetterId>>>> {
+        const OP: &str = "look for dead letters";
+        let (consumer, incarnation, records) = (consumer.clone(), incarnation.clone(), records.to_vec());
+        Box::pin(self.run(OP, move |inner| match inner.enter(OP, false)? {
+            Some(_lock) => {
+                let open = inner.opened(OP)?;
+                let of = |record| open.open_of(OP, &consumer, &incarnation, record);
+                records.iter().map(of).collect()
+            }
+            None => Ok(vec![None; records.len()]),
         }))
     }
 

@@ -21,6 +21,10 @@ use eb_testkit::{Budget, Rng};
 
 const PARTITIONS: u32 = 3;
 const KEYS: u64 = 9;
+/// Before the world is looked at again: those who look all the time take the machine from those who are to get on.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long consumers may bring about nothing at all.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where consumers work: a bus, their stores, and what they did.
 trait World {
@@ -108,7 +112,7 @@ fn killed_again_and_again(
         let patience = Instant::now() + Duration::from_millis(rng.range(0..700));
         let wanted = total(&world.effects()) + rng.index(200);
         while Instant::now() < patience && total(&world.effects()) < wanted {
-            std::thread::yield_now();
+            std::thread::sleep(LOOK);
         }
         if rng.chance(40) && !workers.is_empty() {
             let words = workers.swap_remove(rng.index(workers.len())).kill().unwrap();
@@ -139,14 +143,19 @@ fn killed_again_and_again(
     if workers.is_empty() {
         workers.push(consumer(world, rng.next_u64()));
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
+    // However slow the machine is, they get on.
+    let (mut done, mut got_on) = (total(&world.effects()), Instant::now());
     while !world.finished() {
+        let now = total(&world.effects());
+        if now > done {
+            (done, got_on) = (now, Instant::now());
+        }
         assert!(
-            Instant::now() < deadline,
-            "seed {seed}: the consumers did not get to the end: {:?}",
+            got_on.elapsed() < PATIENCE,
+            "seed {seed}: the consumers do not get to the end: {:?}",
             world.effects()
         );
-        std::thread::yield_now();
+        std::thread::sleep(LOOK);
     }
     for worker in workers {
         let words = worker.kill().unwrap();
@@ -154,6 +163,86 @@ fn killed_again_and_again(
     }
     let again = hold_to(&world.effects(), calls, bound(kills + stops, room));
     Outcome { kills, stops, again: again.unwrap_or_else(|broken| panic!("seed {seed}: {broken}")) }
+}
+
+/// The call that aborts the process of whoever handles it, and what its letter is called.
+const DEADLY: (&str, u64) = ("k4", 13);
+
+/// Publishes one event that aborts its process, between others, and starts workers until they have come to the end, killing some beside. That one
+/// must be a dead letter then, and no other; `letters` are the events of all there are.
+fn held_up_by_a_deadly_event<W: World>(
+    mut world: W,
+    seed: u64,
+    letters: fn(&W) -> Vec<String>,
+    bound: fn(u64, u64) -> u64,
+) {
+    let mut rng = Rng::new(seed);
+    let (calls, kills) = (40, rng.range(3..12));
+    let (key, deadly) = DEADLY;
+    let all = (0..calls).flat_map(|n| (0..KEYS).map(move |k| call(&format!("k{k}"), n)));
+    world.publish(all.collect());
+    world.close();
+    let (mut workers, mut deaths, mut killed): (Vec<Spoken>, u64, u64) = (Vec::new(), 0, 0);
+    let deadline = Instant::now() + Duration::from_secs(90);
+    let mut next = Instant::now() + Duration::from_millis(rng.range(100..900));
+    while !world.finished() {
+        assert!(
+            Instant::now() < deadline,
+            "seed {seed}: {deaths} died, {killed} were killed: {:?}",
+            letters(&world)
+        );
+        while workers.len() < 2 {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_eb-test-consumer"));
+            command.arg(world.root()).args(["60", &rng.next_u64().to_string()]).args(world.arguments());
+            command.env("EB_TEST_DEADLY", format!("{key} {deadly}"));
+            workers.push(Spoken::spawn(&mut command).expect("the consumer starts"));
+        }
+        let kill = (killed < kills && Instant::now() > next).then(|| rng.index(workers.len()));
+        let mut alive = Vec::new();
+        for (n, mut worker) in workers.drain(..).enumerate() {
+            let mut dies = false;
+            while let Some(line) = worker.line_within(Duration::from_millis(2)) {
+                dies |= line == "dying";
+            }
+            if !dies && kill != Some(n) {
+                alive.push(worker);
+                continue;
+            }
+            let words = worker.kill().unwrap();
+            assert!(words.errors.is_empty(), "seed {seed}: {}", words.errors);
+            let last = dies || words.lines.iter().any(|line| line == "dying");
+            (deaths, killed) = (deaths + u64::from(last), killed + u64::from(!last));
+            next = Instant::now() + Duration::from_millis(rng.range(100..900));
+        }
+        workers = alive;
+    }
+    drop(workers);
+    println!("seed {seed}: {deaths} died, {killed} were killed");
+    assert_eq!(
+        letters(&world),
+        [format!("{key}-{deadly}")],
+        "seed {seed}: {deaths} died, {killed} were killed"
+    );
+    let mut effects = world.effects();
+    let held_up = effects.get_mut(key).expect("other events of the key");
+    assert!(!held_up.contains(&deadly), "seed {seed}: it has no effect");
+    let place = held_up.iter().position(|n| *n > deadly).expect("the key goes on behind it");
+    held_up.insert(place, deadly);
+    let bound = bound(deaths + killed, 60);
+    hold_to(&effects, calls, bound).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+}
+
+fn deadly_until_the_budget_ends<W: World>(
+    new: impl Fn() -> W,
+    letters: fn(&W) -> Vec<String>,
+    bound: fn(u64, u64) -> u64,
+) {
+    let mut budget = Budget::new(1, Duration::ZERO, 20);
+    println!("seed: {}", budget.seed);
+    let mut rng = Rng::new(budget.seed);
+    while budget.again() {
+        held_up_by_a_deadly_event(new(), rng.next_u64(), letters, bound);
+    }
 }
 
 fn signal(worker: &Spoken, signal: &str) {

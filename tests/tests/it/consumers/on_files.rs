@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use eb_contract::stores::CheckpointStore;
+use eb_contract::stores::{CheckpointStore, DeadLetterFilter, DeadLetterStore};
 use eb_contract::{ConsumerName, EventBusPublisher, EventBusReader, Offset, PublishRecord};
 use eb_file::{FileBus, FileBusConfig, FileCheckpointStore, FilePublisher};
+use eb_store_local::EmbeddedDeadLetters;
 use eb_system_tests::consumers::CONSUMER;
 use eb_system_tests::topic;
 use eb_testkit::Budget;
 
-use super::{PARTITIONS, World, appended, at_least_once, until_the_budget_ends};
+use super::{
+    PARTITIONS, World, appended, at_least_once, deadly_until_the_budget_ends, until_the_budget_ends,
+};
 
 /// A file bus and who publishes to it.
 pub(super) struct Log {
@@ -91,4 +94,21 @@ impl World for OnFiles {
 #[test]
 fn every_event_of_killed_consumers_has_its_effect_in_order_and_again_only_within_the_bound() {
     until_the_budget_ends(Budget::new(1, Duration::from_secs(15), 40), || OnFiles(Log::new()), at_least_once);
+}
+
+/// The events of the letters beside the bus.
+pub(super) fn letters(runtime: &tokio::runtime::Runtime, root: &Path) -> Vec<String> {
+    let store = EmbeddedDeadLetters::open(root.join("consumers"));
+    let all = DeadLetterFilter { resolved_too: true, ..DeadLetterFilter::default() };
+    let letters = runtime.block_on(store.list(&all, 1000)).unwrap();
+    letters.into_iter().filter_map(|l| l.letter.event_id).collect()
+}
+
+#[test]
+fn an_event_that_aborts_its_process_is_given_up_and_those_that_were_killed_beside_it_are_not() {
+    deadly_until_the_budget_ends(
+        || OnFiles(Log::new()),
+        |world| letters(&world.0.runtime, world.root()),
+        at_least_once,
+    );
 }

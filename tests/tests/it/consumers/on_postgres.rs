@@ -14,7 +14,7 @@ use eb_testkit::{Budget, Rng};
 use tokio_postgres::NoTls;
 
 use super::on_files::Log;
-use super::{World, until_the_budget_ends};
+use super::{LOOK, PATIENCE, World, deadly_until_the_budget_ends, until_the_budget_ends};
 
 const SCHEMA: &str = "event_bus";
 
@@ -83,6 +83,15 @@ fn every_event_has_its_effect_exactly_once_where_the_handler_works_within_the_tr
     until_the_budget_ends(Budget::new(1, Duration::from_secs(12), 40), OnPostgres::new, exactly_once);
 }
 
+#[test]
+fn an_event_that_aborts_its_process_is_given_up_and_the_effects_of_all_others_are_there_once() {
+    let letters = |world: &OnPostgres| {
+        let query = world.client.query("SELECT event_id FROM event_bus.dead_letters ORDER BY id", &[]);
+        world.log.runtime.block_on(query).unwrap().iter().map(|row| row.get(0)).collect()
+    };
+    deadly_until_the_budget_ends(OnPostgres::new, letters, exactly_once);
+}
+
 impl OnPostgres {
     fn child(&self, kind: &str, seed: u64) -> Spoken {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eb-test-consumer"));
@@ -100,16 +109,20 @@ impl OnPostgres {
 
     /// Lets children of this sort work and kills them at random, until `done`; how many were killed.
     fn kill_until(&self, kind: &str, rng: &mut Rng, done: impl Fn(&Self) -> bool) -> u64 {
-        let (deadline, mut kills) = (Instant::now() + Duration::from_secs(90), 0);
+        let (mut stands, mut got_on, mut kills) = (self.letters(), Instant::now(), 0);
         let mut children = Vec::new();
         while !done(self) {
-            assert!(Instant::now() < deadline, "{kind} came to no end: {:?}", self.letters());
+            let now = self.letters();
+            if now != stands {
+                (stands, got_on) = (now, Instant::now());
+            }
+            assert!(got_on.elapsed() < PATIENCE, "{kind} comes to no end: {stands:?}");
             while children.len() < 2 {
                 children.push(self.child(kind, rng.next_u64()));
             }
             let moment = Instant::now() + Duration::from_millis(rng.range(30..350));
             while Instant::now() < moment && !done(self) {
-                std::thread::yield_now();
+                std::thread::sleep(LOOK);
             }
             let words = children.swap_remove(rng.index(2)).kill().unwrap();
             assert!(words.errors.is_empty(), "{}", words.errors);

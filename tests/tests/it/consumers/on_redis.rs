@@ -14,7 +14,10 @@ use eb_system_tests::topic;
 use eb_testkit::Budget;
 use eb_testkit::services::redis_url;
 
-use super::{PARTITIONS, World, appended, at_least_once, until_the_budget_ends};
+use super::on_files::letters;
+use super::{
+    PARTITIONS, World, appended, at_least_once, deadly_until_the_budget_ends, until_the_budget_ends,
+};
 
 struct OnRedis {
     dir: tempfile::TempDir,
@@ -78,4 +81,9 @@ impl World for OnRedis {
 #[test]
 fn every_event_of_a_group_whose_members_are_killed_has_its_effect_in_order_and_is_acknowledged() {
     until_the_budget_ends(Budget::new(1, Duration::from_secs(12), 40), OnRedis::new, at_least_once);
+}
+
+#[test]
+fn an_event_that_aborts_its_process_is_given_up_and_acknowledged() {
+    deadly_until_the_budget_ends(OnRedis::new, |world| letters(&world.runtime, world.root()), at_least_once);
 }

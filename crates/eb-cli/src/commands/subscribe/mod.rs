@@ -134,6 +134,8 @@ fn retries(args: &Subscribe) -> RetryPolicy {
             AfterMaxArg::Park => AfterMax::DeadLetterAndPark,
             AfterMaxArg::Halt => AfterMax::Halt,
         },
+        // Commands do not end our process; whatever does is no reason to give an event up that is to be tried until it succeeds.
+        max_crashes: RetryPolicy::default().max_crashes.filter(|_| args.max_attempts > 0),
     }
 }
 
