@@ -127,7 +127,7 @@ async fn whoever_has_mirrored_to_a_bus_of_one_writer_leaves_it_to_whoever_publis
             crate::support::publish(&publisher, "other", round).await;
         }
         worker.control().rollback(Phase::Baseline, "back").await.unwrap();
-        let until = tokio::time::Instant::now() + Duration::from_secs(10);
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
         while let Err(error) = publisher.publish(&topic(), event("back", round)).await {
             // A lock that is just being given up is worth another try.
             assert!(error.is_retryable() && tokio::time::Instant::now() < until, "{round}: {error}");

@@ -9,6 +9,7 @@ use eb_contract::{
 };
 use eb_memory::{MemoryBus, MemoryConfig, MemoryRegisterStore};
 use eb_rollout::{Phase, PublisherFactory, RolloutBus, RolloutConfig, RolloutParts, SideBus, Triggers};
+use tokio::time::Instant;
 
 /// What outlives a process: two buses and a register.
 #[derive(Clone)]
@@ -74,14 +75,18 @@ pub(crate) fn quick() -> RolloutConfig {
     config
 }
 
-/// Steps forward until `to`.
+/// Steps forward until `to`, each step as soon as nothing is missing for it.
 pub(crate) async fn advance_to(bus: &RolloutBus, to: Phase) {
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let status = bus.control().status().await.unwrap();
         if status.state.phase >= to {
             return;
         }
-        bus.control().advance("a test").await.unwrap();
+        if let Err(missing) = bus.control().advance("a test").await {
+            assert!(missing.is_retryable() && Instant::now() < deadline, "{missing}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
