@@ -177,13 +177,14 @@ fn held_up_by_a_deadly_event<W: World>(
     bound: fn(u64, u64) -> u64,
 ) {
     let mut rng = Rng::new(seed);
-    let (calls, kills) = (40, rng.range(3..12));
+    let (calls, kills) = (20, rng.range(2..8));
     let (key, deadly) = DEADLY;
     let all = (0..calls).flat_map(|n| (0..KEYS).map(move |k| call(&format!("k{k}"), n)));
     world.publish(all.collect());
     world.close();
     let (mut workers, mut deaths, mut killed): (Vec<Spoken>, u64, u64) = (Vec::new(), 0, 0);
-    let deadline = Instant::now() + Duration::from_secs(90);
+    // Machines are busy with other things, too; each death costs a lease.
+    let deadline = Instant::now() + Duration::from_secs(300);
     let mut next = Instant::now() + Duration::from_millis(rng.range(100..900));
     while !world.finished() {
         assert!(
