@@ -12,10 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::audit::{Promises, audit, beginnings};
 use super::buses::Bus;
-use super::place::{Place, Route};
-
-/// How long a step may take that is tried again and again.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::place::{PATIENCE, Place, Route};
 
 fn signal(child: &Spoken, name: &str) {
     let done = Command::new("kill").args([name, &child.pid().to_string()]).status().unwrap();
@@ -165,7 +162,7 @@ impl Run {
     }
 
     fn status(&self) -> Status {
-        self.runtime.block_on(self.operator().rollout().unwrap().status()).unwrap()
+        self.runtime.block_on(Place::status(self.operator()))
     }
 
     /// Makes the next step, as soon as nothing is missing for it.

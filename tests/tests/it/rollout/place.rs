@@ -1,10 +1,11 @@
 //! Two buses, a database, and the profile that leads from one to the other.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use eb_contract::EventBusReader;
-use eb_profile::{Env, Platform, Profile, Purpose};
-use eb_rollout::Side;
+use eb_profile::{Env, OpenError, Platform, Profile, Purpose};
+use eb_rollout::{Side, Status};
 use eb_testkit::services::TestDatabase;
 
 use super::buses::Bus;
@@ -32,6 +33,21 @@ wiring:
   admission_index: INDEX
   quarantine: {kind: file, root: "${EB_RUNS}/quarantine"}
 "#;
+
+/// How long anything here may take that comes in the end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Tries again what may be tried again.
+async fn patiently<T, F: Future<Output = Result<T, OpenError>>>(mut of: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match of().await {
+            Ok(done) => return done,
+            Err(error) => assert!(error.is_retryable() && Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
 
 /// Which bus is left for which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,9 +127,17 @@ impl Place {
     pub(super) async fn open(&self, name: &str) -> Platform {
         let env = Env::only([("EB_RUNS", self.runs(name).to_str().unwrap())]);
         let profile = Profile::load_with(self.profile().to_str().unwrap(), &env).unwrap();
-        let platform = Platform::open(profile, Purpose::Writing).await.unwrap();
-        platform.ensure_topics().await.unwrap();
+        // On a busy machine a server may not answer in the short time that it is given here.
+        let platform =
+            patiently(|| async { Ok(Platform::open(profile.clone(), Purpose::Writing).await?) }).await;
+        patiently(|| async { Ok(platform.ensure_topics().await?) }).await;
         platform
+    }
+
+    /// How the rollout stands.
+    pub(super) async fn status(platform: &Platform) -> Status {
+        let control = platform.rollout().unwrap();
+        patiently(|| async { Ok(control.status().await?) }).await
     }
 
     /// One of the two buses itself, without anything between.

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use eb_contract::{EnvelopeRef, PartitionKey, PublishRecord, Topic};
 use eb_profile::Platform;
-use eb_rollout::Phase;
+use eb_rollout::{Phase, Status};
 use eb_system_tests::rollout::{TOPIC, event};
 use ig_gate::{Decision, Gate};
 use tokio::task::JoinHandle;
 
-use super::place::{Place, Route};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::place::{PATIENCE, Place, Route};
 
 /// A caller that sends events one after the other, each until it is admitted.
 struct Caller {
@@ -64,7 +62,7 @@ impl Caller {
 
 async fn advance_to(platform: &Platform, to: Phase) {
     let (control, deadline) = (platform.rollout().unwrap(), Instant::now() + PATIENCE);
-    while control.status().await.unwrap().state.phase < to {
+    while Place::status(platform).await.state.phase < to {
         if let Err(error) = control.advance("a test").await {
             assert!(Instant::now() < deadline, "{error}");
         }
@@ -73,18 +71,14 @@ async fn advance_to(platform: &Platform, to: Phase) {
 
 /// Why the rollout is in baseline again, by itself; and how long that took.
 async fn rolled_back(platform: &Platform, since: Instant) -> String {
-    let (control, deadline) = (platform.rollout().unwrap(), Instant::now() + PATIENCE);
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        let state = control.status().await.unwrap().state;
+        let Status { state, mirror, .. } = Place::status(platform).await;
         if state.phase == Phase::Baseline && state.switching.is_none() {
             println!("{:?} after it was provoked: {}", since.elapsed(), state.reason);
             return state.reason;
         }
-        assert!(
-            Instant::now() < deadline,
-            "no trigger: {state:?}, {:?}",
-            control.status().await.unwrap().mirror
-        );
+        assert!(Instant::now() < deadline, "no trigger: {state:?}, {mirror:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -96,8 +90,7 @@ async fn running(route: Route, triggers: &str, phase: Phase) -> (Place, Platform
     let caller = Caller::start(platform.gate().await.unwrap().clone());
     caller.until_admitted(20).await;
     advance_to(&platform, phase).await;
-    let control = platform.rollout().unwrap();
-    while control.status().await.unwrap().mirror.is_none_or(|m| m.copied == 0) {
+    while Place::status(&platform).await.mirror.is_none_or(|m| m.copied == 0) {
         caller.until_admitted(1).await;
     }
     (place, platform, caller)

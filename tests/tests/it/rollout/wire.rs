@@ -25,7 +25,8 @@ pub(super) struct Wire {
 struct Ends {
     server: u16,
     cut: AtomicBool,
-    /// Both ends of every connection.
+    /// The clients' ends of the connections. The server never sees that a client has gone: it would drop what it was asked, and that is unknown for as
+    /// long as a gate waits for a Kinesis.
     open: Mutex<Vec<TcpStream>>,
     astray: Mutex<Astray>,
 }
@@ -94,18 +95,22 @@ fn accept(listener: TcpListener, ends: Arc<Ends>) -> JoinHandle<()> {
             let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", ends.server))) else {
                 continue;
             };
-            let both = || Some((client.try_clone().ok()?, server.try_clone().ok()?));
-            let (Some(there), Some(back), Some(kept)) = (both(), both(), both()) else { continue };
-            ends.open.lock().extend([kept.0, kept.1]);
-            let of = ends.clone();
-            std::thread::spawn(move || carry(there.0, there.1, |bytes, put| of.lead(bytes, put)));
-            std::thread::spawn(move || carry(back.1, back.0, |_, _| {}));
+            let Ok(kept) = client.try_clone() else { continue };
+            ends.open.lock().push(kept);
+            let (of, there) = (ends.clone(), Arc::new((client, server)));
+            let back = there.clone();
+            std::thread::spawn(move || carry(&there.0, &there.1, |bytes, put| of.lead(bytes, put)));
+            std::thread::spawn(move || {
+                carry(&back.1, &back.0, |_, _| {});
+                // Either end may be gone already.
+                let _ = (back.0.shutdown(Shutdown::Both), back.1.shutdown(Shutdown::Both));
+            });
         }
     })
 }
 
 /// Carries what comes from one end to the other.
-fn carry(mut from: TcpStream, mut to: TcpStream, on_the_way: impl Fn(&mut [u8], &mut bool)) {
+fn carry(mut from: &TcpStream, mut to: &TcpStream, on_the_way: impl Fn(&mut [u8], &mut bool)) {
     let mut bytes = vec![0; 256 << 10];
     let mut put = false;
     // Answers are waited for: nothing gathers.
@@ -116,8 +121,6 @@ fn carry(mut from: TcpStream, mut to: TcpStream, on_the_way: impl Fn(&mut [u8], 
             break;
         }
     }
-    // Either end may be gone already.
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
 impl Ends {
