@@ -1,6 +1,7 @@
 //! Gates over a rollout whose buses are Redis: who else may admit.
 
 use std::path::Path;
+use std::time::Duration;
 
 use eb_contract::ErrorKind;
 use eb_profile::{Env, OpenError, Platform, Profile, ProfileSource, Purpose};
@@ -16,9 +17,14 @@ fn server() -> Redis {
 
 /// The local profile over two Redis, with stores of its own below `name`; the register is everybody's.
 async fn open(folder: &Path, name: &str, old: &Redis, new: &Redis) -> Platform {
+    open_waiting(folder, name, old, new, 500).await
+}
+
+/// The same; the new bus is given so long to take a connection.
+async fn open_waiting(folder: &Path, name: &str, old: &Redis, new: &Redis, wait_ms: u64) -> Platform {
     let sides = format!(
         "    rollout:\n      old: {{kind: redis, redis: {{url: \"{}\", connect_timeout_ms: 500}}}}\n      \
-         new: {{kind: redis, redis: {{url: \"{}\", connect_timeout_ms: 500}}}}\n      \
+         new: {{kind: redis, redis: {{url: \"{}\", connect_timeout_ms: {wait_ms}}}}}\n      \
          state: {{kind: file, root: \"{}\"}}\n      rest_ms: 0\n",
         old.url(),
         new.url(),
@@ -93,4 +99,19 @@ async fn a_bus_that_did_not_answer_when_the_gate_was_opened_is_claimed_once_it_d
     let clients = new.wire().unwrap().must(&["CLIENT", "LIST"]).unwrap().text().unwrap();
     assert!(clients.contains(":sole"), "{clients}");
     first.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bus_that_hangs_holds_up_neither_the_opening_nor_the_gate() {
+    let (folder, old, new) = (tempfile::tempdir().unwrap(), server(), server());
+    let halted = new.pause().unwrap();
+    let opening = async {
+        let platform = open_waiting(folder.path(), "first", &old, &new, 300_000).await;
+        assert_eq!(admit(&platform, "e0").await, Decision::Admit);
+        platform
+    };
+    // Whoever waited for the bus would wait for minutes.
+    let platform = tokio::time::timeout(Duration::from_secs(60), opening).await.expect("it does not wait");
+    drop(halted);
+    platform.close().await.unwrap();
 }
