@@ -10,8 +10,12 @@ use crate::opening::{LOCAL, event};
 /// The local profile on Redis with these lines in its section, `LOCAL`'s stores and all.
 /// Where they say nothing else, it is patient with a machine that is busy with everything else.
 fn profile(folder: &tempfile::TempDir, section: &str) -> Profile {
-    let patient =
-        if section.contains("connect_timeout_ms") { "" } else { "      connect_timeout_ms: 10000\n" };
+    let mut patient = String::new();
+    for (timeout, ms) in [("connect_timeout_ms", 10_000), ("answer_timeout_ms", 60_000)] {
+        if !section.contains(timeout) {
+            patient += &format!("      {timeout}: {ms}\n");
+        }
+    }
     let text = LOCAL.replace("event_bus_kind: file", "event_bus_kind: redis").replace(
         "    create_topics: true\n",
         &format!("    create_topics: true\n    max_envelope_bytes: 2000\n    redis:\n{section}{patient}"),
