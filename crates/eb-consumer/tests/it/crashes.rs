@@ -57,6 +57,12 @@ where
     (impatient(builder).otherwise(handler).build().unwrap().start().await.unwrap(), told)
 }
 
+/// Until the handler was called.
+async fn called(told: &mut mpsc::UnboundedReceiver<()>) {
+    let call = tokio::time::timeout(Duration::from_secs(30), told.recv());
+    call.await.expect("the handler is called").expect("the worker lives");
+}
+
 /// Starts workers until one outlives its events, and says how many died.
 async fn live_and_die<F>(
     world: &World,
@@ -244,12 +250,12 @@ async fn restarts_that_finish_what_runs_count_for_nothing_and_neither_does_a_lea
         };
         let builder = world.builder().retry(retry).leases(leases(1)).otherwise(handler);
         let worker = builder.build().unwrap().start().await.unwrap();
-        told.recv().await.unwrap();
+        called(&mut told).await;
         if round % 2 == 0 {
             world.leases.outage(outage());
             until("the end of the lease", || async { worker.partitions().is_empty() }).await;
             world.leases.recover();
-            told.recv().await.unwrap();
+            called(&mut told).await;
         }
         worker.shutdown().await.unwrap();
     }
