@@ -68,7 +68,13 @@ impl World for OnRedis {
         self.runtime.block_on(async {
             let (groups, name) = (self.bus.groups(), ConsumerName::new(CONSUMER).unwrap());
             for partition in 0..PARTITIONS {
-                let backlog = groups.backlog(&name, &topic(), PartitionId(partition)).await.unwrap();
+                let backlog = match groups.backlog(&name, &topic(), PartitionId(partition)).await {
+                    Ok(backlog) => backlog,
+                    Err(late) => {
+                        assert!(late.is_retryable(), "{late}");
+                        return false;
+                    }
+                };
                 if !backlog.is_some_and(|b| b.pending == 0 && b.undelivered == Some(0)) {
                     return false;
                 }

@@ -100,7 +100,8 @@ async fn a_consumer_that_is_killed_again_and_again_resumes_at_the_exact_cut() {
             for kill in 0..rng.range(5..12) {
                 epoch += 1;
                 let mut child = consumer(setup, epoch, 1 + rng.index(40));
-                for _ in 0..rng.range(0..30) {
+                // The one under which the database goes down is at work by then.
+                for _ in 0..rng.range(0..30) + u64::from(kill == goes_down) {
                     if child.line().is_none() {
                         break;
                     }
