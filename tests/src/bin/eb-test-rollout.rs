@@ -65,7 +65,7 @@ async fn open(profile: &str, runs: &str) -> Result<(Platform, Gate), Failed> {
         match opened.await {
             Ok(open) => return Ok(open),
             Err(error) if error.is_retryable() => {
-                failed("closed", false, &error.to_string());
+                failed("closed", false, "", &error.to_string());
                 tokio::time::sleep(AGAIN * 5).await;
             }
             Err(error) => return Err(error.into()),
@@ -73,9 +73,10 @@ async fn open(profile: &str, runs: &str) -> Result<(Platform, Gate), Failed> {
     }
 }
 
-fn failed(code: &str, unknown: bool, text: &str) {
+/// `event` is the id of the one that was not admitted.
+fn failed(code: &str, unknown: bool, event: &str, text: &str) {
     let text = text.replace(['\t', '\n'], " ");
-    Fact::Failed { code: code.to_owned(), unknown, envelope: String::new(), text }.say();
+    Fact::Failed { code: code.to_owned(), unknown, envelope: event.to_owned(), text }.say();
 }
 
 async fn publish(profile: &str, runs: &str, name: &str, next: &str) -> Result<(), Failed> {
@@ -115,7 +116,7 @@ async fn send(gate: Gate, key: String, lane: u64, next: u64, stop: Arc<AtomicBoo
                 }
                 Err(error) if error.is_retryable() => {
                     let unknown = error.code() == GateErrorCode::PublishOutcomeUnknown;
-                    failed(error.code().as_str(), unknown, &error.to_string());
+                    failed(error.code().as_str(), unknown, &format!("{key}-{n}"), &error.to_string());
                     if stop.load(Ordering::Relaxed) {
                         stopped.get_or_insert_with(Instant::now);
                     }
@@ -140,7 +141,7 @@ async fn consume(profile: &str, runs: &str, effects: &str) -> Result<(), Failed>
         match start(profile, &env, file.clone()).await {
             Ok(running) => break running,
             Err(error) => {
-                failed("closed", false, &error.to_string());
+                failed("closed", false, "", &error.to_string());
                 tokio::time::sleep(AGAIN * 5).await;
             }
         }

@@ -22,6 +22,8 @@ pub(super) struct Promises {
     /// The place of each event, by its id.
     pub(super) places: BTreeMap<String, EbRef>,
     admitted: BTreeSet<String>,
+    /// Events of which an attempt had an unknown outcome, or whose publisher was killed: a copy of them may lie in the log.
+    pub(super) doubted: BTreeSet<String>,
     /// The latest segment of the chain that an event was admitted to.
     pub(super) newest: u32,
     pub(super) refused: u64,
@@ -48,8 +50,11 @@ impl Promises {
                 assert_eq!(*first, at, "{id}: two receipts name two places");
                 Some((lane, n))
             }
-            Fact::Failed { code, unknown, text, .. } => {
+            Fact::Failed { code, unknown, text, envelope } => {
                 self.last = text;
+                if unknown {
+                    self.doubted.insert(envelope);
+                }
                 self.refused += 1;
                 self.unknown += u64::from(unknown);
                 *self.errors.entry(code).or_default() += 1;
@@ -140,6 +145,8 @@ pub(super) async fn audit(place: &Place, platform: &Platform, promised: &Promise
         assert_eq!(record.partition_key.as_str(), key);
         if seen.insert(id.clone()) {
             firsts.entry(key.to_owned()).or_default().push(n);
+        } else {
+            assert!(promised.doubted.contains(&id), "{id} lies in the log twice, also at {}", record.eb_ref);
         }
     }
     for (id, at) in &promised.places {

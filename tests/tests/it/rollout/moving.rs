@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use eb_contract::Error;
 use eb_profile::Platform;
 use eb_rollout::{Phase, Side, Status};
+use eb_system_tests::rollout::lane_key;
 use eb_testkit::process::{LastWords, Spoken};
 use eb_testkit::{Budget, Rng};
 use tokio::runtime::Runtime;
@@ -243,6 +244,11 @@ impl Run {
         if let Some(running) = self.publishers[which].running.take() {
             let words = running.kill().unwrap();
             self.heard_last(which, &words);
+            let publisher = &self.publishers[which];
+            let under_way = (0..)
+                .zip(&publisher.next)
+                .map(|(lane, n)| format!("{}-{n}", lane_key(&publisher.name, lane)));
+            self.promises.doubted.extend(under_way);
             self.counts.publishers_killed += 1;
         }
         self.start_publisher(which);
