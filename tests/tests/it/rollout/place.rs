@@ -128,8 +128,7 @@ impl Place {
         let env = Env::only([("EB_RUNS", self.runs(name).to_str().unwrap())]);
         let profile = Profile::load_with(self.profile().to_str().unwrap(), &env).unwrap();
         // On a busy machine a server may not answer in the short time that it is given here.
-        let platform =
-            patiently(|| async { Ok(Platform::open(profile.clone(), Purpose::Writing).await?) }).await;
+        let platform = patiently(|| Platform::open(profile.clone(), Purpose::Writing)).await;
         patiently(|| async { Ok(platform.ensure_topics().await?) }).await;
         platform
     }
