@@ -85,10 +85,12 @@ async fn over(mut until: watch::Receiver<Option<Moment>>) {
             }
         };
         tokio::select! { biased;
-            put_off = until.changed() => if put_off.is_err() {
-                // Its end is on its way.
-                std::future::pending().await
-            },
+            put_off = until.changed() => {
+                if put_off.is_err() {
+                    // Its end is on its way.
+                    std::future::pending::<()>().await;
+                }
+            }
             () = passed => return,
         }
     }
