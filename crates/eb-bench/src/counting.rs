@@ -63,6 +63,9 @@ impl DiskFile for CountingFile {
     fn set_len(&self, len: u64) -> std::io::Result<()> {
         self.file.set_len(len)
     }
+    fn reserve(&self, position: u64, bytes: u64) -> std::io::Result<()> {
+        self.file.reserve(position, bytes)
+    }
     fn sync_data(&self) -> std::io::Result<()> {
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.file.sync_data()

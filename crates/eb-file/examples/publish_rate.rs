@@ -8,6 +8,7 @@
 //! `cargo run --release -p eb-file --example publish_rate -- [slices] [ms per slice] [folder] [part of a case's name]`
 //!
 //! `SYNC_US`: a sync takes so many microseconds and nothing else. `NO_INLINE`: lone publishers hand over, too. `PREALLOCATE`: bytes of padding.
+//! `RESERVE`: the most bytes reserved beyond the log.
 
 use std::io::Write;
 use std::path::Path;
@@ -173,8 +174,9 @@ impl Bus {
         if std::env::var_os("NO_INLINE").is_none() {
             config.inline_commit = Some(InlineCommit::new(|work| tokio::task::block_in_place(work)));
         }
-        let ahead = std::env::var("PREALLOCATE").ok().and_then(|bytes| bytes.parse().ok());
-        config.preallocate_bytes = ahead.unwrap_or(0);
+        let given = |name| std::env::var(name).ok().and_then(|bytes| bytes.parse().ok());
+        config.preallocate_bytes = given("PREALLOCATE").unwrap_or(config.preallocate_bytes);
+        config.reserve_bytes = given("RESERVE").unwrap_or(config.reserve_bytes);
         let bus = FileBus::open_on(config, disk.clone()).expect("a fresh bus opens");
         let topic = Topic::new("t").expect("a good name");
         bus.create_topic(&topic, 1).expect("a fresh topic");
@@ -269,6 +271,9 @@ impl DiskFile for CountingFile {
     }
     fn set_len(&self, len: u64) -> std::io::Result<()> {
         self.file.set_len(len)
+    }
+    fn reserve(&self, position: u64, bytes: u64) -> std::io::Result<()> {
+        self.file.reserve(position, bytes)
     }
     fn sync_data(&self) -> std::io::Result<()> {
         self.flushes.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use crate::error::io_error;
 use crate::publisher::OP;
 use crate::queue::{Acked, Group, Taken, answer_all};
 use crate::recovery::{OpenLog, RecoveryReport};
+use crate::reserve::Reserve;
 use crate::state::TailState;
 use crate::writer::{PartitionWriter, Phase};
 
@@ -23,6 +24,8 @@ pub(crate) struct Open {
     pub(crate) appended: bool,
     /// Up to where blank lines were written ahead.
     pub(crate) padded_to: u64,
+    /// Room beyond the end that the file system holds for the log.
+    pub(crate) reserve: Reserve,
 }
 
 impl PartitionWriter {
@@ -40,6 +43,10 @@ impl PartitionWriter {
         if !open.appended {
             open.appended = true;
             open.log.sidecar.begin();
+        }
+        if self.shared.config.preallocate_bytes == 0 {
+            let lines = open.log.end.bytes..end.bytes;
+            open.reserve.reach(&*open.log.file, lines, self.shared.config.reserve_bytes);
         }
         let written = self
             .pad(open, end.bytes)
@@ -88,6 +95,7 @@ impl PartitionWriter {
     fn undo(&self, open: &mut Open, mut group: Group, error: io::Error) {
         let end = open.log.end;
         open.padded_to = end.bytes;
+        open.reserve.given_back(end.bytes);
         if let Err(second) = open.log.file.set_len(end.bytes).and_then(|()| open.log.file.sync_all()) {
             tracing::error!(partition = %self.partition, error = %second, "cannot cut the log back after a failed write");
             return self.poison(open, group, "a write failed and could not be undone", error);
@@ -130,7 +138,7 @@ impl PartitionWriter {
     }
 }
 
-/// Cuts what padding is left and marks the sidecar clean, in this order.
+/// Cuts what padding is left, gives back what room is, and marks the sidecar clean, in this order.
 pub(crate) fn close_log(open: &mut Open) -> Result<()> {
     let log = &mut open.log;
     if open.padded_to > log.end.bytes {
@@ -138,6 +146,12 @@ pub(crate) fn close_log(open: &mut Open) -> Result<()> {
         cut.map_err(|e| {
             io_error("close", &log.path, "every record is durable, but padding is left behind them", e)
         })?;
+    }
+    if open.reserve.is_held() {
+        // The length stays: there is nothing to make durable, and what a crash leaves reserved is given back by the next recovery.
+        if let Err(error) = log.file.set_len(log.end.bytes) {
+            tracing::warn!(log = %log.path.display(), %error, "room that was reserved behind the records stays taken");
+        }
     }
     log.sidecar.close().map_err(|e| {
         io_error("close", log.sidecar.path(), "every record is durable, but the sidecar is not", e)

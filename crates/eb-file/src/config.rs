@@ -36,6 +36,11 @@ pub struct FileBusConfig {
     /// than one of a growing file. Every JSON-lines reader skips them, and close and recovery cut them, but a program that follows the file's
     /// end (`tail -f`) sees only them. 0, the default, turns it off; 1 MiB is a good value.
     pub preallocate_bytes: u64,
+    /// The most room to ask of the file system beyond the end of a log that is written to, so that not every sync has to find some: never more
+    /// than the log holds itself, never part of its length, given back when it is closed, or opened again after a crash. Where the file
+    /// system cannot, or has no such room, and while the log is smaller than a 256th of this, it grows without. Default: 16 MiB;
+    /// 0 turns it off. Not used beside `preallocate_bytes`.
+    pub reserve_bytes: u64,
     /// Lets a lone publisher's own thread write and sync, instead of handing over to the writer's thread, which costs more than
     /// a fast device's sync. Only whoever starts the runtime knows where that is allowed: see [`InlineCommit`]. Default: none.
     pub inline_commit: Option<InlineCommit>,
@@ -90,6 +95,7 @@ impl FileBusConfig {
             group_wait: Duration::from_micros(100),
             settle_patience: Duration::from_secs(5),
             preallocate_bytes: 0,
+            reserve_bytes: 16 << 20,
             inline_commit: None,
         }
     }
@@ -102,8 +108,8 @@ impl FileBusConfig {
         if self.max_batch_records == 0 || self.max_group_bytes == 0 || self.max_waiting_bytes == 0 {
             return bad("max_batch_records, max_group_bytes and max_waiting_bytes must not be 0".to_owned());
         }
-        if self.preallocate_bytes > 1 << 30 {
-            return bad("preallocate_bytes must not exceed 1 GiB".to_owned());
+        if self.preallocate_bytes > 1 << 30 || self.reserve_bytes > 1 << 30 {
+            return bad("preallocate_bytes and reserve_bytes must not exceed 1 GiB".to_owned());
         }
         if self.group_wait > Duration::from_millis(100) {
             return bad("group_wait must not exceed 100 ms".to_owned());

@@ -13,7 +13,7 @@
 //! | [`scan`], [`assess`] | lines of a log in order, in large blocks; the judgement of the first bad one: what recovery, readers and `verify` share |
 //! | `recovery`, `lock`, `index` | opening a log for writing: lock, check, set aside, write again; keeping the sidecar behind the writer |
 //! | `publisher`, `batch` | the publishing handle: calls to partitions, answers to futures |
-//! | `queue`, `writer`, `commit`, `watch` | calls become lines of a group; who writes it when; written, synced, answered, or undone; waiting awake for callers |
+//! | `queue`, `writer`, `commit`, `reserve`, `watch` | calls become lines of a group; who writes it when; written, synced, answered, or undone; room ahead of the log; waiting awake for callers |
 //! | `bus`, `config` | what all handles share; limits (blocking work runs on the threads of `eb-disk`) |
 //! | `reader`, `cursor`, `horizon`, `seek`, `block` | reading: handles, how far one may see, look-ups by offset and time, blocks that records are slices of |
 //! | [`verify`] | checking a bus, and repairing what may be repaired |
@@ -41,6 +41,7 @@ mod publisher;
 mod queue;
 mod reader;
 mod recovery;
+mod reserve;
 pub mod scan;
 mod seek;
 pub mod state;

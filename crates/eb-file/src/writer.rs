@@ -24,6 +24,7 @@ use crate::lock::{LeavingSoon, WriterId};
 use crate::publisher::OP;
 use crate::queue::{Completion, Queue, Run, answer_all};
 use crate::recovery::{RecoveryReport, open_log};
+use crate::reserve::Reserve;
 use crate::state::TailState;
 use crate::watch::{Arrivals, Worth};
 
@@ -230,8 +231,14 @@ impl PartitionWriter {
                 state.phase = Phase::Running;
                 let tail = Arc::new(TailState::new(opened.end));
                 self.partition.set_tail(Some(tail.clone()));
-                *log =
-                    Some(Open { log: opened, tail, report: report.clone(), appended: false, padded_to: 0 });
+                *log = Some(Open {
+                    log: opened,
+                    tail,
+                    report: report.clone(),
+                    appended: false,
+                    padded_to: 0,
+                    reserve: Reserve::default(),
+                });
                 Ok(report)
             }
             Err(error) => {

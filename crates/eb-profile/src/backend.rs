@@ -167,6 +167,7 @@ pub(crate) async fn open_kind(
                 create: purpose == Purpose::Writing,
                 max_envelope_bytes: config.max_envelope_bytes,
                 preallocate_bytes: config.preallocate_bytes,
+                reserve_bytes: config.reserve_bytes,
                 inline_commit: Some(crate::inline::on_tokio()),
                 ..eb_file::FileBusConfig::new(root)
             };

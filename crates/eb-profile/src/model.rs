@@ -151,6 +151,8 @@ pub struct EventBusConfig {
     pub max_envelope_bytes: usize,
     /// `preallocate_bytes`: how far a file bus pads its logs ahead; 0 for not at all.
     pub preallocate_bytes: u64,
+    /// `reserve_bytes`: the most room that a file bus asks of the file system beyond a log's end; 0 for none.
+    pub reserve_bytes: u64,
     /// `kinesis`. Always there for kind `kinesis`.
     pub kinesis: Option<KinesisSettings>,
     /// `redis`. Always there for kind `redis`.

@@ -155,7 +155,8 @@ fn read_side(
     key: &'static str,
     side: ReadSide<'_>,
 ) -> Result<RolloutSide, ProfileError> {
-    let of = section.section(key, &["kind", "root", "preallocate_bytes", "kinesis", "redis"])?;
+    let of =
+        section.section(key, &["kind", "root", "preallocate_bytes", "reserve_bytes", "kinesis", "redis"])?;
     let kind = of.required("kind")?;
     let nested = kind.error("a rollout is made of two buses that are none");
     let kind = kind.one_of(BUS_KINDS)?;

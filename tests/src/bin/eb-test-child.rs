@@ -7,7 +7,7 @@
 //!
 //! Options of `publish`: `run` (a word that makes its keys its own), `count` (records per task; all there is to do), `patient`
 //! (while another process holds the partition, asks again), `pause` (after a failed call waits for a line on its
-//! standard input before it goes on), `preallocate` (bytes of padding ahead), `inline` (lone publishers commit themselves).
+//! standard input before it goes on), `preallocate` (bytes of padding ahead), `reserve` (the most bytes reserved beyond the log), `inline` (lone publishers commit themselves).
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -111,6 +111,7 @@ async fn publish(root: PathBuf, options: &Options, parent: &Arc<Parent>) -> Resu
     let partitions = u32::try_from(options.number("partitions", 1)).expect("few partitions");
     let mut config = FileBusConfig::new(root);
     config.preallocate_bytes = options.number("preallocate", 0);
+    config.reserve_bytes = options.number("reserve", config.reserve_bytes);
     if options.number("inline", 0) == 1 {
         config.inline_commit = Some(InlineCommit::new(|work| tokio::task::block_in_place(work)));
     }

@@ -232,6 +232,9 @@ impl DiskFile for FaultyFile {
         }
         self.file.set_len(len)
     }
+    fn reserve(&self, position: u64, bytes: u64) -> io::Result<()> {
+        self.file.reserve(position, bytes)
+    }
     fn sync_data(&self) -> io::Result<()> {
         let mut waits = self.faults.sync_waits.lock();
         while *waits {

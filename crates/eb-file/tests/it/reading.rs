@@ -137,6 +137,9 @@ impl DiskFile for SlowFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
+    fn reserve(&self, position: u64, bytes: u64) -> io::Result<()> {
+        self.0.reserve(position, bytes)
+    }
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }

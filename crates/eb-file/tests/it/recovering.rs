@@ -1,6 +1,7 @@
 //! Opening a log after a crash: each outcome that FORMAT.md promises.
 
 use eb_contract::{Error, ErrorKind, EventBusPublisher};
+use eb_file::disk::{Disk, OpenMode, RealDisk};
 use eb_file::format::line::{LineParts, decode_line, encode_line};
 use eb_file::format::sidecar::{ENTRY_LEN, Entry, HEADER_LEN, Header};
 
@@ -425,6 +426,45 @@ fn padding_is_overwritten_and_is_gone_after_a_close_or_a_recovery() {
     block_on(publisher.close()).unwrap();
     assert_eq!(killed.lines().len(), 103);
     assert!(recover(&killed).unwrap().clean);
+}
+
+/// Bytes of the device that the log takes beyond its own.
+#[cfg(target_os = "linux")]
+fn held_beyond(folder: &Folder) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(folder.file("partition=0.jsonl")).unwrap();
+    (metadata.blocks() * 512).saturating_sub(metadata.len().next_multiple_of(4096))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn room_reserved_behind_the_records_is_given_back_by_a_close_and_by_a_recovery() {
+    let folder = Folder::with_topic(1);
+    let large = "x".repeat(100_000);
+    let publisher = folder.open().publisher();
+    for _ in 0..3 {
+        block_on(publisher.publish(&topic(), record("key", &large))).unwrap();
+    }
+    let log = RealDisk.open(&folder.file("partition=0.jsonl"), OpenMode::Write).unwrap();
+    if log.reserve(0, 1).is_err_and(|e| e.kind() == std::io::ErrorKind::Unsupported) {
+        println!("not run: room reserved behind the records: this file system cannot reserve");
+        return;
+    }
+    assert!(held_beyond(&folder) >= 100_000);
+    assert_eq!(folder.lines().len(), 3, "no reader sees it");
+    block_on(publisher.close()).unwrap();
+    assert_eq!(held_beyond(&folder), 0);
+
+    // As a kill leaves it: room that is still held, and a sidecar that was not closed.
+    let publisher = folder.open().publisher();
+    block_on(publisher.publish(&topic(), record("key", &large))).unwrap();
+    let killed = folder.image();
+    let log = RealDisk.open(&killed.file("partition=0.jsonl"), OpenMode::Write).unwrap();
+    log.reserve(log.len().unwrap(), 1 << 20).unwrap();
+    log.sync_all().unwrap();
+    assert!(held_beyond(&killed) >= 1 << 20);
+    assert_eq!(recover(&killed).unwrap().records, 4);
+    assert_eq!(held_beyond(&killed), 0);
 }
 
 #[test]

@@ -136,6 +136,17 @@ impl DiskFile for File {
         })
     }
 
+    /// Holds no room back from others: whoever relies on a reservation finds the disk full all the same.
+    fn reserve(&self, _position: u64, bytes: u64) -> io::Result<()> {
+        self.disk.atomic(OpKind::Reserve, &self.path, |machine| {
+            if !self.writable {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let room = machine.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(machine.used()));
+            if bytes > room { Err(enospc()) } else { Ok(()) }
+        })
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.sync(OpKind::SyncData)
     }

@@ -27,6 +27,8 @@ pub enum OpKind {
     Write,
     /// `DiskFile::set_len`.
     SetLen,
+    /// `DiskFile::reserve`.
+    Reserve,
     /// `DiskFile::sync_data`.
     SyncData,
     /// `DiskFile::sync_all`.
@@ -35,7 +37,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Open,
         Self::CreateDir,
         Self::List,
@@ -47,6 +49,7 @@ impl OpKind {
         Self::Read,
         Self::Write,
         Self::SetLen,
+        Self::Reserve,
         Self::SyncData,
         Self::SyncAll,
     ];

@@ -128,7 +128,7 @@ fn a_cut_whose_sync_failed_is_made_again_by_the_next_recovery() {
     let mut uncut = 0;
     for seed in 0..32 {
         let disk = FaultDisk::new(seed);
-        let manner = Manner { preallocate: 5000, inline: false };
+        let manner = Manner { preallocate: 5000, ..Manner::default() };
         let mut session = Session::new(disk.clone(), manner);
         let everywhere = Step::Together((0..5).map(|key| (key, 50)).collect());
         session.step(&everywhere, &mut Account::default()).expect("a calm disk");

@@ -27,13 +27,19 @@ const PATIENCE: usize = 6;
 pub(super) struct Manner {
     /// Bytes of blank lines ahead of the records.
     pub(super) preallocate: u64,
+    /// The most bytes reserved beyond the records.
+    pub(super) reserve: u64,
     /// Publishers may commit on their own threads.
     pub(super) inline: bool,
 }
 
 impl Manner {
     pub(super) fn draw(rng: &mut Rng) -> Self {
-        Self { preallocate: *rng.pick(&[0, 0, 700, 20_000]), inline: rng.chance(30) }
+        Self {
+            preallocate: *rng.pick(&[0, 0, 700, 20_000]),
+            reserve: *rng.pick(&[0, 3_000, 1 << 20]),
+            inline: rng.chance(30),
+        }
     }
 }
 
@@ -113,6 +119,7 @@ impl Session {
         // Whoever is waited for may be the very thread that reads.
         config.settle_patience = std::time::Duration::ZERO;
         config.preallocate_bytes = manner.preallocate;
+        config.reserve_bytes = manner.reserve;
         if manner.inline {
             config.inline_commit = Some(InlineCommit::new(|work| work()));
         }

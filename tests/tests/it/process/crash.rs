@@ -31,7 +31,9 @@ fn kill_at_random(mut child: Spoken, rng: &mut Rng, ledger: &mut Ledger) -> Last
 
 fn options(rng: &mut Rng, run: u64) -> Vec<String> {
     let (tasks, ahead, inline) = (rng.pick(&[1, 3, 16]), rng.pick(&[0, 100_000]), u8::from(rng.chance(50)));
-    let rest = format!("tasks={tasks} preallocate={ahead} inline={inline} partitions=2 run={run}");
+    let reserve = rng.pick(&[0, 50_000, 16 << 20]);
+    let rest =
+        format!("tasks={tasks} preallocate={ahead} reserve={reserve} inline={inline} partitions=2 run={run}");
     rest.split(' ').map(str::to_owned).collect()
 }
 
