@@ -10,7 +10,7 @@ use eb_contract::stores::AdmissionIndex as _;
 use eb_system_tests::facts::Fact;
 use eb_system_tests::shared::Setup;
 use eb_testkit::process::Spoken;
-use eb_testkit::{Budget, Rng, is_long};
+use eb_testkit::{Budget, Rng};
 use ig_gate::{Decision, Receipt};
 
 use super::{all_records, create_streams, place};
@@ -78,9 +78,9 @@ impl Truth {
 async fn two_gates_that_are_sent_the_same_events_at_once_admit_each_once() {
     let seed = eb_testkit::seed();
     let mut place = place("twogates", seed);
-    place.setup.count = if is_long() { 10_000 } else { 2_000 };
+    place.setup.count = 10_000;
     // Nobody dies here: nothing may be taken over, however slow the machine is.
-    (place.setup.lease_ms, place.setup.deadline_ms) = (120_000, 300_000);
+    (place.setup.lease_ms, place.setup.deadline_ms) = (300_000, 600_000);
     let setup = &place.setup;
     create_streams(setup, 4).await;
     let gates = [gate(setup, "a"), gate(setup, "b")];
