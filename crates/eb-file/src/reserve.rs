@@ -5,8 +5,10 @@ use std::ops::Range;
 
 use crate::disk::DiskFile;
 
-/// Room is asked for from this part of the limit on.
-const WORTH_IT_FROM: u64 = 256;
+/// Room is asked for by groups from this part of the limit on, 128 KiB by default. Measured against the same batches without: 0.91,
+/// 0.89 and 0.86 of the raw loop in place of 0.84, 0.86 and 0.85 with 500 records of 1 KiB a group, little with 500 of 256 B. Groups of
+/// 64 such records gained nothing, or lost: their syncs convert the blocks and have few to find.
+const WORTH_IT_FROM: u64 = 128;
 
 /// How far room was asked for.
 #[derive(Debug, Default)]
@@ -20,9 +22,9 @@ pub(crate) struct Reserve {
 
 impl Reserve {
     /// Sees to room for the bytes of `lines`, and behind them for as many as the log then holds, at most `limit`. It grows without
-    /// room all the same; a log that is small against the limit has nothing to gain, and does.
+    /// room all the same; groups that are small against the limit have nothing to gain, and do.
     pub(crate) fn reach(&mut self, file: &dyn DiskFile, lines: Range<u64>, limit: u64) {
-        let worth_it = limit > 0 && lines.end >= limit / WORTH_IT_FROM;
+        let worth_it = limit > 0 && lines.end - lines.start >= limit / WORTH_IT_FROM;
         if !worth_it || lines.end <= self.asked_to || self.unsupported {
             return;
         }
@@ -111,8 +113,9 @@ mod tests {
     }
 
     #[test]
-    fn a_small_log_asks_for_nothing() {
-        assert_eq!(grow(&Asked::default(), &[100, 3_999, 4_001], 4_000 * WORTH_IT_FROM), [(3_999, 4_003)]);
+    fn a_small_group_asks_for_nothing() {
+        let calls = grow(&Asked::default(), &[3_900, 7_800, 12_000, 13_000], 4_000 * WORTH_IT_FROM);
+        assert_eq!(calls, [(7_800, 16_200)]);
     }
 
     #[test]

@@ -27,7 +27,7 @@
 //! | `wiring.event_bus.create_topics` | make missing topics when opened for writing | `false` |
 //! | `wiring.event_bus.max_envelope_bytes` | 1 KiB–16 MiB; no more than the bus takes | 1 MiB |
 //! | `wiring.event_bus.preallocate_bytes` | for `file`: blank lines written ahead of the records, 0–1 GiB; a lone publisher gains most | 0 |
-//! | `wiring.event_bus.reserve_bytes` | for `file`: the most room asked of the file system beyond a log's end, 0–1 GiB; groups and batches gain | 16 MiB |
+//! | `wiring.event_bus.reserve_bytes` | for `file`: the most room asked of the file system beyond a log's end, 0–1 GiB; large batches gain | 16 MiB |
 //! | `wiring.event_bus.kinesis`, `.redis` | for the kind of that name: see below | for that kind |
 //! | `wiring.checkpoint_store.kind` | `file`, `memory`, `postgres` | required |
 //! | `wiring.checkpoint_store.root` | for `file`: checkpoints lie below its `checkpoints/` | the bus's root |
