@@ -38,7 +38,7 @@ pub struct FileBusConfig {
     pub preallocate_bytes: u64,
     /// The most room to ask of the file system beyond the end of a log that is written to, so that not every sync has to find some: never more
     /// than the log holds itself, never part of its length, given back when it is closed, or opened again after a crash. Where the file
-    /// system cannot, or has no such room, it grows without; so it does with groups below a 128th of this. Default: 16 MiB;
+    /// system cannot, or has no such room, it grows without; so it does with groups below a 32nd of this. Default: 16 MiB;
     /// 0 turns it off. Not used beside `preallocate_bytes`.
     pub reserve_bytes: u64,
     /// Lets a lone publisher's own thread write and sync, instead of handing over to the writer's thread, which costs more than

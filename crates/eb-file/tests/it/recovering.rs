@@ -440,7 +440,7 @@ fn held_beyond(folder: &Folder) -> u64 {
 #[cfg(target_os = "linux")]
 fn room_reserved_behind_the_records_is_given_back_by_a_close_and_by_a_recovery() {
     let folder = Folder::with_topic(1);
-    let large = "x".repeat(200_000);
+    let large = "x".repeat(600_000);
     let publisher = folder.open().publisher();
     for _ in 0..3 {
         block_on(publisher.publish(&topic(), record("key", &large))).unwrap();
@@ -450,7 +450,7 @@ fn room_reserved_behind_the_records_is_given_back_by_a_close_and_by_a_recovery()
         println!("not run: room reserved behind the records: this file system cannot reserve");
         return;
     }
-    assert!(held_beyond(&folder) >= 200_000);
+    assert!(held_beyond(&folder) >= 600_000);
     assert_eq!(folder.lines().len(), 3, "no reader sees it");
     block_on(publisher.close()).unwrap();
     assert_eq!(held_beyond(&folder), 0);
