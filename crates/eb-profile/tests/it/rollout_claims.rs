@@ -20,11 +20,12 @@ async fn open(folder: &Path, name: &str, old: &Redis, new: &Redis) -> Platform {
     open_waiting(folder, name, old, new, 500).await
 }
 
-/// The same; the new bus is given so long to take a connection.
+/// The same; the new bus is given so long to take a connection, and as long to answer, at least the usual time.
 async fn open_waiting(folder: &Path, name: &str, old: &Redis, new: &Redis, wait_ms: u64) -> Platform {
+    let answer_ms = wait_ms.max(10_000);
     let sides = format!(
         "    rollout:\n      old: {{kind: redis, redis: {{url: \"{}\", connect_timeout_ms: 500}}}}\n      \
-         new: {{kind: redis, redis: {{url: \"{}\", connect_timeout_ms: {wait_ms}}}}}\n      \
+         new: {{kind: redis, redis: {{url: \"{}\", connect_timeout_ms: {wait_ms}, answer_timeout_ms: {answer_ms}}}}}\n      \
          state: {{kind: file, root: \"{}\"}}\n      rest_ms: 0\n",
         old.url(),
         new.url(),
